@@ -1,0 +1,11 @@
+"""Hint adaptation layers: they carry a student's feature into the teacher's feature space.
+
+All are called as `adapter(guided, target_size=None)`, the size being the hint's, and exist in
+training only.
+"""
+from .conv import ConvAdapter
+from .identity import IdentityAdapter
+from .linear import LinearAdapter
+from .resize import match_size
+
+__all__ = ['ConvAdapter', 'IdentityAdapter', 'LinearAdapter', 'match_size']

@@ -1,0 +1,19 @@
+"""What ``tools/compare.py`` is made of: read finished runs, measure detectors, show both.
+
+========================  =====================================================================
+:mod:`.logs`              training curves and evaluation records of a work directory
+:mod:`.runs`              from what the command line names to config, checkpoint, seed and log
+:mod:`.accuracy`          AP figures of an evaluation record; evaluation where none is recorded
+:mod:`.student`           build the deployed detector of a config and load a checkpoint strictly
+:mod:`.images`            the images on which detectors are measured
+:mod:`.cost`              parameters, multiply-adds, latency
+:mod:`.rows`              fold the seeds of one config, differences to the first row
+:mod:`.table`             text, Markdown and JSON
+:mod:`.plots`             AP against cost, and training curves, as PNG
+:mod:`.compare`           all of it in order
+========================  =====================================================================
+"""
+
+
+class CompareError(ValueError):
+    """A comparison that cannot be made as asked; the message says why and what would do."""

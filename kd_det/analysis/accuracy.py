@@ -1,0 +1,117 @@
+"""AP figures: out of the names that MMDetection's metrics use, or by running the evaluation."""
+import contextlib
+import copy
+import math
+import sys
+import tempfile
+import uuid
+from dataclasses import dataclass
+
+from mmengine.config import Config
+
+from . import CompareError
+
+# Column -> how CocoMetric and VOCMetric call it, without the prefix that names the metric.
+FIGURES = {
+    'AP': ('bbox_mAP',),
+    'AP50': ('bbox_mAP_50', 'AP50'),
+    'AP75': ('bbox_mAP_75', 'AP75'),
+    'APs': ('bbox_mAP_s',),
+    'APm': ('bbox_mAP_m',),
+    'APl': ('bbox_mAP_l',),
+}
+_CLASS_SUFFIX = '_precision'
+
+
+@dataclass
+class Accuracy:
+    """Figures in percent; None where the data set has nothing to measure (COCO writes -1 or NaN).
+
+    Attributes:
+        figures (dict[str, float | None]): one for every column of :data:`FIGURES`.
+        per_class (dict[str, float | None]): AP by class name; empty without ``classwise=True``.
+    """
+    figures: dict[str, float | None]
+    per_class: dict[str, float | None]
+
+
+def accuracy_of(record: dict) -> Accuracy | None:
+    """Read an evaluation record; None if it holds no box AP at all.
+
+    Args:
+        record (dict): MMEngine's, e.g. ``{'coco/bbox_mAP': 0.457, 'coco/RBC_precision': 0.477}``.
+    """
+    plain = {key.split('/', 1)[-1]: value for key, value in record.items()}
+    figures = {}
+    for column, names in FIGURES.items():
+        value = next((plain[name] for name in names if name in plain), None)
+        figures[column] = _percent(value)
+    if not any(name in plain for names in FIGURES.values() for name in names):
+        return None
+    per_class = {key[:-len(_CLASS_SUFFIX)]: _percent(value) for key, value in plain.items()
+                 if key.endswith(_CLASS_SUFFIX)}
+    return Accuracy(figures, per_class)
+
+
+def _percent(value: float | None) -> float | None:
+    if value is None or not math.isfinite(value) or value < 0:
+        return None
+    return round(100 * value, 6)  # 0.457 is 45.7, not 45.699999999999996
+
+
+def dataset_of(cfg: Config | None, split: str) -> str | None:
+    """The annotation file that a config's ``val`` or ``test`` evaluation uses."""
+    if cfg is None:
+        return None
+    evaluators = cfg.get(f'{split}_evaluator') or []
+    for evaluator in evaluators if isinstance(evaluators, (list, tuple)) else [evaluators]:
+        if evaluator.get('ann_file'):
+            return evaluator['ann_file']
+    dataset = (cfg.get(f'{split}_dataloader') or {}).get('dataset') or {}
+    return dataset.get('ann_file')
+
+
+def evaluate(cfg: Config, model: dict, state_dict: dict, split: str) -> Accuracy:
+    """Run MMDetection's test loop on the deployed detector, on the device that MMEngine picks.
+
+    Nothing is written beside the run, and hooks of training take no part.
+
+    Args:
+        cfg (Config): config of the run; its ``<split>_dataloader`` and ``<split>_evaluator`` count.
+        model (dict): model config of the deployed detector.
+        state_dict (dict): its weights, known to fit.
+        split (str): ``'val'`` or ``'test'``.
+
+    Raises:
+        CompareError: the config has no such evaluation, or the evaluation gives no box AP.
+        DataError: the data set is missing or broken.
+    """
+    from mmengine.runner import Runner
+
+    from ..engine.data_check import check_data
+    for key in (f'{split}_dataloader', f'{split}_evaluator'):
+        if not cfg.get(key):
+            raise CompareError(f'cannot evaluate: the config has no {key}')
+    check_data(cfg, (f'{split}_dataloader',))
+    hooks = {name: hook for name, hook in (cfg.get('default_hooks') or {}).items()
+             if name not in ('visualization', 'checkpoint')}
+    with tempfile.TemporaryDirectory() as work_dir, contextlib.redirect_stdout(sys.stderr):
+        runner = Runner.from_cfg(Config({
+            'model': copy.deepcopy(model),
+            'work_dir': work_dir,
+            'test_dataloader': copy.deepcopy(cfg[f'{split}_dataloader']),
+            'test_evaluator': copy.deepcopy(cfg[f'{split}_evaluator']),
+            'test_cfg': cfg.get('test_cfg') or {'type': 'TestLoop'},
+            'default_hooks': hooks,
+            'default_scope': cfg.get('default_scope', 'mmdet'),
+            'env_cfg': cfg.get('env_cfg') or {'dist_cfg': {'backend': 'nccl'}},
+            'randomness': cfg.get('randomness') or {'seed': 0},
+            'log_processor': cfg.get('log_processor'),
+            'log_level': 'ERROR',
+            # a second evaluation in this process must not share the first one's logger and folder
+            'experiment_name': f'compare-{uuid.uuid4().hex}'}))
+        runner.model.load_state_dict(state_dict, strict=True)
+        accuracy = accuracy_of(runner.test())
+    if accuracy is None:
+        raise CompareError(f'the {split}_evaluator of the config gives no box AP')
+    return accuracy

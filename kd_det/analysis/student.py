@@ -1,0 +1,35 @@
+"""The detector that a config deploys, with a checkpoint's weights."""
+from mmengine.config import Config, ConfigDict
+from torch import nn
+
+from ..engine.checkpoint import load_whole
+from ..engine.config import deployed_config
+
+
+def deployed_model(cfg: Config) -> ConfigDict:
+    """Model config of what is deployed: the plain student of a distillation config."""
+    model = deployed_config(cfg).model
+    if 'data_preprocessor' not in model and cfg.get('data_preprocessor'):
+        model.data_preprocessor = cfg.data_preprocessor  # as the runner does
+    return model
+
+
+def build_detector(cfg: Config, state_dict: dict, source: str) -> nn.Module:
+    """Build the deployed detector of ``cfg`` in eval mode, on the CPU, and load it strictly.
+
+    Args:
+        cfg (Config): config of the run.
+        state_dict (dict): name to tensor.
+        source (str): where the weights come from, for the error.
+
+    Raises:
+        CheckpointMismatch: names or shapes do not match exactly; lists them.
+    """
+    import mmdet.models  # noqa: F401  (registers the detectors)
+    from mmdet.registry import MODELS
+    from mmengine.model import revert_sync_batchnorm
+    from mmengine.registry import init_default_scope
+    init_default_scope(cfg.get('default_scope') or 'mmdet')
+    model = revert_sync_batchnorm(MODELS.build(deployed_model(cfg)))
+    load_whole(model, state_dict, f'checkpoint {source!r}')
+    return model.eval()

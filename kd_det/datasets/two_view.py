@@ -1,0 +1,120 @@
+"""One augmentation, two resolutions: the student's view and the teacher's of the same image."""
+import copy
+import random
+from typing import Any
+
+import numpy as np
+import torch
+from mmdet.registry import DATASETS, TRANSFORMS
+from mmengine.dataset import BaseDataset, Compose
+
+from ..engine.config import ConfigError
+
+# Transforms whose random draws do not depend on the image's size, so that a second run from the same random state
+# makes the same decisions at another resolution.
+SIZE_FREE = {'LoadImageFromFile', 'LoadAnnotations', 'FilterAnnotations', 'RandomFlip', 'PhotoMetricDistortion',
+             'PackDetInputs'}
+RESIZES = {'Resize', 'RandomResize', 'RandomChoiceResize', 'FixScaleResize', 'ResizeShortestEdge'}
+
+
+class TwoViewDataset:
+    """Delivers, with each sample of the student's data set, the teacher's larger view of the same augmented image.
+
+    The student's pipeline runs as ever. Then it runs again on the same image from the same random state, with every
+    resize directed to exactly ``scale_factor`` times the size that the student's reached: the teacher's view is made
+    from the original pixels, never from the student's smaller image, and pixel (x, y) of the student is pixel
+    (s x, s y) of the teacher in continuous coordinates. The view travels as ``data_samples.teacher_view`` (uint8,
+    (3, s h, s w)); boxes are those of the student.
+
+    Args:
+        dataset (dict): the student's train data set.
+        scale_factor (int): sides of the teacher's view over the student's; equal to ``teacher.scale_factor``.
+
+    Raises:
+        ConfigError: a transform whose draws depend on the image size (crops, mosaics): its two views would differ.
+    """
+
+    def __init__(self, dataset: dict, scale_factor: int = 2) -> None:
+        if not isinstance(scale_factor, int) or scale_factor < 2:
+            raise ConfigError(f'TwoViewDataset.scale_factor: found {scale_factor!r}; a whole number of at least 2 is '
+                              'expected (with equal resolutions the plain data set will do)')
+        pipeline = dataset.get('pipeline')
+        if pipeline is None:
+            raise ConfigError(f'TwoViewDataset.dataset: {dataset.get("type")} has no pipeline of its own; wrap the inner '
+                              'data set')
+        for transform in pipeline:
+            name = str(transform['type']).rsplit('.', 1)[-1]
+            if name not in SIZE_FREE | RESIZES:
+                raise ConfigError(f'TwoViewDataset.dataset.pipeline: {name} cannot be repeated at another resolution; '
+                                  f'usable are {sorted(SIZE_FREE | RESIZES)}')
+        self.scale_factor = scale_factor
+        self.dataset: BaseDataset = DATASETS.build({**dataset, 'pipeline': []})
+        self.transforms = Compose(copy.deepcopy(list(pipeline))).transforms
+        self.is_resize = [str(t['type']).rsplit('.', 1)[-1] in RESIZES for t in pipeline]
+        self.resize = TRANSFORMS.build(dict(type='Resize', scale=(1, 1), keep_ratio=False))
+
+    @property
+    def metainfo(self) -> dict:
+        """That of the student's data set."""
+        return self.dataset.metainfo
+
+    def full_init(self) -> None:
+        self.dataset.full_init()
+
+    def get_data_info(self, idx: int) -> dict:
+        return self.dataset.get_data_info(idx)
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, idx: int) -> dict:
+        while True:
+            state = _random_state()
+            packed, sizes = self._student_view(self.dataset.get_data_info(idx))
+            if packed is not None:
+                after = _random_state()
+                _set_random_state(state)
+                view = self._teacher_view(self.dataset.get_data_info(idx), sizes)
+                _set_random_state(after)
+                packed['data_samples'].teacher_view = view
+                return packed
+            # a pipeline may refuse an image (FilterAnnotations); MMDetection then draws another one
+            idx = self.dataset._rand_another()
+
+    def _student_view(self, results: dict) -> tuple[dict | None, list[tuple[int, int]]]:
+        sizes = []
+        for transform, is_resize in zip(self.transforms, self.is_resize):
+            results = transform(results)
+            if results is None:
+                return None, []
+            if is_resize:
+                sizes.append(results['img_shape'][:2])
+        return results, sizes
+
+    def _teacher_view(self, results: dict, sizes: list[tuple[int, int]]) -> torch.Tensor:
+        sizes = list(sizes)
+        for transform, is_resize in zip(self.transforms, self.is_resize):
+            if is_resize:
+                probe = transform(copy.deepcopy({k: v for k, v in results.items() if k != 'img'} | dict(
+                    img=results['img'][:1, :1].repeat(2, 0).repeat(2, 1)))) if _draws(transform) else None
+                del probe  # only its random draws matter
+                height, width = sizes.pop(0)
+                self.resize.scale = (width * self.scale_factor, height * self.scale_factor)
+                results = self.resize(results)
+            else:
+                results = transform(results)
+        return results['inputs']  # (3, s h, s w), uint8
+
+
+def _draws(transform: Any) -> bool:
+    return type(transform).__name__ in ('RandomResize', 'RandomChoiceResize')
+
+
+def _random_state() -> tuple:
+    return random.getstate(), np.random.get_state(), torch.get_rng_state()
+
+
+def _set_random_state(state: tuple) -> None:
+    random.setstate(state[0])
+    np.random.set_state(state[1])
+    torch.set_rng_state(state[2])

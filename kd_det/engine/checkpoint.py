@@ -1,0 +1,79 @@
+"""Load weights whole, or say exactly what does not fit."""
+from torch import nn
+
+
+class CheckpointMismatch(RuntimeError):
+    """A checkpoint that does not hold the network it is loaded into; the message lists the keys."""
+
+
+def _listing(title: str, keys: list[str], limit: int = 20) -> str:
+    if not keys:
+        return ''
+    more = f'\n    ... and {len(keys) - limit} more' if len(keys) > limit else ''
+    return f'\n  {len(keys)} {title}:\n    ' + '\n    '.join(keys[:limit]) + more
+
+
+def read_state_dict(path: str) -> tuple[dict, dict]:
+    """Read a checkpoint file, URL or ``torchvision://`` name; nothing in it is executed.
+
+    Returns:
+        tuple: the state_dict (a bare state_dict file is one too) and the checkpoint's ``meta``.
+
+    Raises:
+        CheckpointMismatch: the file holds no state_dict.
+        kd_det.compat.checkpoint.UnsafeCheckpointError: it holds objects that only running its code could make.
+    """
+    from mmengine.runner import CheckpointLoader
+    checkpoint = CheckpointLoader.load_checkpoint(path, map_location='cpu', logger='silent')
+    state = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, dict) else None
+    if not isinstance(state, dict) or not state or not all(hasattr(v, 'shape') for v in state.values()):
+        raise CheckpointMismatch(f'{path}: no state_dict in it; a checkpoint of MMEngine or a bare state_dict is expected')
+    if all(key.startswith('module.') for key in state):  # saved from inside DataParallel
+        metadata = getattr(state, '_metadata', None)
+        state = type(state)((key[len('module.'):], value) for key, value in state.items())
+        if metadata is not None:
+            state._metadata = type(metadata)((k.removeprefix('module').removeprefix('.'), v)
+                                             for k, v in metadata.items())
+    meta = checkpoint.get('meta') if 'state_dict' in checkpoint else None
+    return state, meta or {}
+
+
+def mismatch(model: nn.Module, state: dict) -> tuple[list[str], list[str], list[str]]:
+    """Missing, unexpected and mis-shaped keys of ``state`` for ``model``, each with its shapes."""
+    own = model.state_dict()
+    missing = [f'{k} {tuple(v.shape)}' for k, v in own.items() if k not in state]
+    unexpected = [f'{k} {tuple(v.shape)}' for k, v in state.items() if k not in own]
+    shapes = [f'{k}: checkpoint {tuple(state[k].shape)}, network {tuple(v.shape)}'
+              for k, v in own.items() if k in state and state[k].shape != v.shape]
+    return missing, unexpected, shapes
+
+
+def load_whole(model: nn.Module, state: dict, what: str) -> None:
+    """``model.load_state_dict(state, strict=True)`` with an error that can be acted on.
+
+    Args:
+        what (str): names the checkpoint and its purpose in the message.
+
+    Raises:
+        CheckpointMismatch: any key is missing, unexpected or of another shape; all of them are listed and the model
+            is left as it was.
+    """
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    try:
+        model.load_state_dict(state, strict=True)
+    except RuntimeError as error:
+        missing, unexpected, shapes = mismatch(model, state)
+        model.load_state_dict(before)
+        raise CheckpointMismatch(
+            f'{what} does not fit the configured network ({type(model).__name__}).'
+            + _listing('keys missing in the checkpoint', missing) + _listing('keys the network does not have', unexpected)
+            + _listing('tensors of another shape', shapes)
+            + ('' if missing or unexpected or shapes else f'\n  {error}')
+            + '\nGive the config that the checkpoint was trained with, or another checkpoint.') from None
+
+
+def load_deployed(model: nn.Module, path: str) -> dict:
+    """Load a checkpoint for evaluation: whole or not at all. Returns its ``meta``."""
+    state, meta = read_state_dict(path)
+    load_whole(getattr(model, 'module', model), state, f'checkpoint {path}')
+    return meta

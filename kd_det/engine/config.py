@@ -1,0 +1,117 @@
+"""Load a config the way the command line asks for it, and refuse what MMEngine would silently ignore."""
+import difflib
+import os
+import os.path as osp
+
+from mmengine.config import Config, ConfigDict
+
+# What Runner.from_cfg and the tools read at the top level of a config; other names there are a config's own variables.
+RUNNER_KEYS = frozenset('''
+    model work_dir train_dataloader val_dataloader test_dataloader train_cfg val_cfg test_cfg auto_scale_lr
+    optim_wrapper param_scheduler val_evaluator test_evaluator default_hooks custom_hooks data_preprocessor load_from
+    resume launcher env_cfg log_processor log_level visualizer vis_backends default_scope randomness experiment_name
+    custom_imports runner_type tta_model find_unused_parameters model_wrapper_cfg sync_bn compile
+    activation_checkpointing data_check'''.split())
+
+
+class ConfigError(ValueError):
+    """A config that cannot mean what its author meant; the message names the key."""
+
+
+def load_config(path: str, options: dict | None = None, data_root: str | None = None) -> Config:
+    """Read a config file and apply command-line changes.
+
+    Args:
+        path (str): a file, or ``mmdet::name.py`` for one that ships with MMDetection.
+        options (dict | None): ``--cfg-options``, dotted keys to values.
+        data_root (str | None): ``--data-root``: replaces the config's ``data_root`` in every data set and evaluator.
+
+    Raises:
+        ConfigError: no such file; a top-level key that looks like a misspelt runner key, or an option whose top-level
+            key nothing reads (MMEngine would ignore both); ``data_root`` given but the config has none.
+    """
+    if '::' in path and not osp.exists(path):
+        from mmengine.hub import get_config
+        cfg = get_config(path)
+    elif not osp.isfile(path):
+        raise ConfigError(f'config {path!r} does not exist; give a .py file, or mmdet::<folder>/<name>.py for one of '
+                          'MMDetection')
+    else:
+        cfg = Config.fromfile(path)
+    check_keys(cfg, options or {})
+    if options:
+        cfg.merge_from_dict(options)
+    if data_root is not None:
+        set_data_root(cfg, data_root)
+    return cfg
+
+
+def check_keys(cfg: Config, options: dict) -> None:
+    """Raise :class:`ConfigError` on a top-level key that is probably a typing error.
+
+    A config may define variables of its own, so only names close to one that the runner reads are refused. An option
+    must name a key that the config or the runner knows: an unknown one would have no effect.
+    """
+    for key in cfg:
+        close = difflib.get_close_matches(key, RUNNER_KEYS - set(cfg), n=1, cutoff=0.85)
+        if key not in RUNNER_KEYS and close:
+            raise ConfigError(f'config key {key!r} is read by nothing; did you mean {close[0]!r}?')
+    for option in options:
+        key = option.split('.')[0]
+        if key not in RUNNER_KEYS and key not in cfg:
+            close = difflib.get_close_matches(key, RUNNER_KEYS | set(cfg), n=1)
+            raise ConfigError(f'--cfg-options {option}: {key!r} is neither in the config nor read by the runner'
+                              + (f'; did you mean {close[0]!r}?' if close else ''))
+
+
+def set_data_root(cfg: Config, data_root: str) -> None:
+    """Put ``data_root`` in place of the config's own, in data sets, evaluators and every other string that begins so.
+
+    Raises:
+        ConfigError: the config names no ``data_root`` at its top level, so there is nothing to replace.
+    """
+    old = cfg.get('data_root')
+    if not old:
+        raise ConfigError('--data-root: the config has no top-level data_root to replace; set the data sets\' own with '
+                          '--cfg-options train_dataloader.dataset.data_root=... val_evaluator.ann_file=...')
+    new = osp.join(data_root, '')
+    stem = old.rstrip('/')
+
+    def replace(value):
+        if isinstance(value, str) and (value == stem or value.startswith(stem + '/')):
+            return new + value[len(stem):].lstrip('/')
+        if isinstance(value, dict):
+            return ConfigDict({k: replace(v) for k, v in value.items()})
+        if isinstance(value, (list, tuple)):
+            return type(value)(replace(v) for v in value)
+        return value
+
+    for key in list(cfg):
+        # the data set of a teacher's own config is never loaded, and a work_dir below data/ is not data
+        if key != 'work_dir':
+            cfg[key] = replace(cfg[key])
+
+
+def resume_from(cfg: Config, resume: str | None) -> None:
+    """Apply ``--resume``: None, ``'auto'`` (the latest checkpoint in the work directory) or a checkpoint path.
+
+    Raises:
+        ConfigError: a path that does not exist.
+    """
+    if resume is None:
+        return
+    cfg.resume = True
+    cfg.load_from = None
+    if resume != 'auto':
+        if '://' not in resume and not os.path.isfile(resume):
+            raise ConfigError(f'--resume {resume!r}: no such checkpoint; give a file, or --resume alone for the latest '
+                              f'in the work directory')
+        cfg.load_from = resume
+
+
+def deployed_config(cfg: Config) -> Config:
+    """The config with the plain student as its model, for evaluation: no teacher is built or needed."""
+    from ..detectors import student_model
+    cfg = Config(cfg._cfg_dict.to_dict() if hasattr(cfg, '_cfg_dict') else dict(cfg), filename=cfg.filename)
+    cfg.model = student_model(cfg.model)
+    return cfg

@@ -1,0 +1,48 @@
+"""Ctrl-C and SIGTERM end a run with its weights on disk."""
+import signal
+import threading
+
+from mmengine.hooks import Hook
+from mmengine.logging import print_log
+
+
+class InterruptHook(Hook):
+    """On SIGINT or SIGTERM, finish the running step, write ``interrupted.pth`` and stop.
+
+    The file is a complete checkpoint. It does not become the one that ``--resume`` takes by itself: MMEngine resumes
+    at epoch boundaries, so the last epoch's checkpoint continues the run and this one is for its weights. A second
+    signal stops at once. ``tools/train.py`` adds the hook to every run.
+    """
+
+    priority = 'LOWEST'
+
+    def __init__(self) -> None:
+        self._signal: int | None = None
+        self._previous: dict = {}
+
+    def before_train(self, runner) -> None:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._previous[number] = signal.signal(number, self._note)
+
+    def _note(self, number: int, _frame) -> None:
+        self._signal = number
+        self._restore()
+        print_log(f'{signal.Signals(number).name}: stopping after this step; once more stops at once', 'current')
+
+    def _restore(self) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+        self._previous = {}
+
+    def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
+        if self._signal is None:
+            return
+        runner.save_checkpoint(runner.work_dir, 'interrupted.pth', save_optimizer=True, save_param_scheduler=True,
+                               by_epoch=False)
+        runner.logger.warning(f'interrupted at iteration {runner.iter + 1}: weights are in '
+                              f'{runner.work_dir}/interrupted.pth; --resume continues from the last whole checkpoint')
+        raise SystemExit(128 + self._signal)
+
+    def after_train(self, runner) -> None:
+        self._restore()

@@ -1,0 +1,63 @@
+"""Checks of what a user writes into a config, and of what reaches a loss.
+
+Each check returns the value it was given, or raises naming the argument, what was found and
+what would do.
+"""
+import math
+
+import torch
+from torch import Tensor
+
+
+def one_of(name: str, value, choices: tuple):
+    if value not in choices:
+        allowed = ', '.join(repr(choice) for choice in choices)
+        raise ValueError(f'{name} must be one of {allowed}, found {value!r}')
+    return value
+
+
+def boolean(name: str, value) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError(f'{name} must be True or False, found {value!r}')
+    return value
+
+
+def non_negative(name: str, value) -> float:
+    _finite_number(name, value)
+    if value < 0:
+        raise ValueError(f'{name} must be 0 or larger, found {value!r}')
+    return float(value)
+
+
+def positive(name: str, value) -> float:
+    _finite_number(name, value)
+    if value <= 0:
+        raise ValueError(f'{name} must be larger than 0, found {value!r}')
+    return float(value)
+
+
+def positive_int(name: str, value) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f'{name} must be a whole number, found {value!r}')
+    if value < 1:
+        raise ValueError(f'{name} must be 1 or larger, found {value!r}')
+    return value
+
+
+def _finite_number(name: str, value) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f'{name} must be a number, found {value!r}')
+    if not math.isfinite(value):
+        raise ValueError(f'{name} must be a finite number, found {value!r}')
+
+
+def same_shape(**tensors: Tensor) -> None:
+    """All tensors, given by name, have one shape: broadcasting would hide a mix-up."""
+    if len({tensor.shape for tensor in tensors.values()}) > 1:
+        found = ', '.join(f'{name} {tuple(tensor.shape)}' for name, tensor in tensors.items())
+        raise ValueError(f'shapes must be equal, found {found}')
+
+
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """Half precision goes up to float32, in which losses are summed; float64 stays."""
+    return tensor if tensor.dtype == torch.float64 else tensor.float()

@@ -1,0 +1,26 @@
+"""The names under which kd_det's modules appear in MMDetection's registries.
+
+Losses, adapters and the mixture fit import nothing but torch, so they cannot decorate themselves; one list here does it
+for all of them, and is the place to look a config's ``type`` up.
+"""
+
+
+def register() -> None:
+    """Register every kd_det module once; a name that somebody else holds is an error, never an override."""
+    from mmdet.registry import DATASETS, HOOKS, MODELS
+
+    from . import adapters, datasets, detectors, engine, losses
+
+    entries = [
+        (MODELS, (losses.SoftTargetLoss, losses.LogitMatchingLoss, losses.TeacherBoundedLoss, losses.BoxMimicryLoss,
+                  losses.HintLoss, losses.FocalKLLoss)),
+        (MODELS, (adapters.ConvAdapter, adapters.LinearAdapter, adapters.IdentityAdapter)),
+        (MODELS, tuple(detectors.DISTILLERS.values())),
+        (DATASETS, (datasets.TwoViewDataset,)),
+        (HOOKS, (engine.DistillHook, engine.InterruptHook, engine.WholeCheckpointHook)),
+    ]
+    for registry, classes in entries:
+        for cls in classes:
+            if registry.module_dict.get(cls.__name__) is not cls:
+                registry.register_module(module=cls)
+    engine.attach_to_runner()

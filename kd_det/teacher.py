@@ -1,0 +1,203 @@
+"""The frozen teacher: build, load whole, freeze, and feed with its own normalisation."""
+import copy
+from typing import Any
+
+import torch
+from mmdet.registry import MODELS
+from mmengine.config import Config, ConfigDict
+from mmengine.logging import print_log
+from mmengine.model import BaseDataPreprocessor
+from mmengine.registry import DefaultScope
+from torch import Tensor, nn
+
+from .engine.checkpoint import CheckpointMismatch, load_whole, mismatch, read_state_dict
+from .engine.config import ConfigError, load_config
+
+TEACHER_KEYS = {'config', 'checkpoint', 'strict', 'fuse_conv_bn', 'scale_factor', 'cfg_options'}
+
+
+class FrozenTeacher:
+    """A trained detector that is only ever looked at.
+
+    It is deliberately no ``nn.Module``: a detector that holds one gains no parameters, no ``state_dict`` entries, no
+    optimizer state and no DDP buckets by it. Moves to another device or precision are passed on by the detector that
+    holds it (:class:`kd_det.detectors.distiller.DistillerMixin`). Deep copies (an EMA hook makes one) share it.
+
+    Args:
+        config (str | dict): a config file (``mmdet::...`` too), a whole config or a detector's config.
+        checkpoint (str): file or URL. There is no default: a teacher without training is an error.
+        strict (bool): refuse a checkpoint that does not fit key for key. ``False`` loads what fits and logs the rest
+            as warnings.
+        fuse_conv_bn (bool): fold batch norms into convolutions: faster, equal up to rounding.
+        scale_factor (int): the teacher sees each image at this multiple of the student's resolution (cross-resolution
+            pairs; the train data set must then be a ``TwoViewDataset`` of the same factor).
+        cfg_options (dict | None): changes to the teacher's config, dotted keys.
+        student_preprocessor (nn.Module | None): the student's, to translate its normalised inputs.
+
+    Raises:
+        ConfigError: unknown keys, no checkpoint.
+        CheckpointMismatch: the checkpoint does not hold this network.
+    """
+
+    def __init__(self, config: str | dict, checkpoint: str | None = None, strict: bool = True,
+                 fuse_conv_bn: bool = False, scale_factor: int = 1, cfg_options: dict | None = None,
+                 student_preprocessor: nn.Module | None = None) -> None:
+        if not checkpoint:
+            raise ConfigError(f'teacher.checkpoint: found {checkpoint!r}; give the file or URL of a trained teacher, '
+                              'or --teacher CONFIG CHECKPOINT on the command line')
+        if not isinstance(scale_factor, int) or scale_factor < 1:
+            raise ConfigError(f'teacher.scale_factor: found {scale_factor!r}; a whole number of at least 1 is expected')
+        self.checkpoint, self.scale_factor = checkpoint, scale_factor
+        self.name = config if isinstance(config, str) else 'config given as a dict'
+        model_cfg = self._model_config(config, cfg_options)
+        # Building draws initial weights; the student's must not depend on whether there is a teacher.
+        with torch.random.fork_rng(devices=[]), DefaultScope.overwrite_default_scope('mmdet'):
+            self.model: nn.Module = MODELS.build(model_cfg)
+        state, meta = read_state_dict(checkpoint)
+        self.classes = _class_names(meta)
+        if strict:
+            load_whole(self.model, state, f'teacher.checkpoint {checkpoint}')
+        else:
+            self._load_what_fits(state)
+        self.model.requires_grad_(False)
+        self.model.eval()
+        if fuse_conv_bn:
+            from mmcv.cnn import fuse_conv_bn as fuse
+            self.model = fuse(self.model).eval().requires_grad_(False)
+        self._renormalise = _renormalisation(student_preprocessor, self.model.data_preprocessor)
+
+    @classmethod
+    def build(cls, cfg: dict, student_preprocessor: nn.Module | None) -> 'FrozenTeacher':
+        """From the ``teacher`` dict of a distil config."""
+        if not isinstance(cfg, dict):
+            raise ConfigError(f'teacher: found {cfg!r}; dict(config=..., checkpoint=...) is expected')
+        unknown = set(cfg) - TEACHER_KEYS
+        if unknown or 'config' not in cfg:
+            raise ConfigError(f'teacher: unknown keys {sorted(unknown)}, found {sorted(cfg)}; config and checkpoint are '
+                              f'needed, {sorted(TEACHER_KEYS)} are known')
+        return cls(**cfg, student_preprocessor=student_preprocessor)
+
+    @staticmethod
+    def _model_config(config: str | dict, cfg_options: dict | None) -> ConfigDict:
+        if isinstance(config, str):
+            config = load_config(config)
+        config = Config(copy.deepcopy(dict(config))) if not isinstance(config, Config) else copy.deepcopy(config)
+        if cfg_options:
+            config.merge_from_dict(cfg_options)
+        # a whole config has its detector under `model`; a detector's own config has a backbone
+        model = config.model if 'model' in config and 'backbone' not in config else ConfigDict(config._cfg_dict)
+        if 'type' not in model:
+            raise ConfigError('teacher.config: neither a config with a `model` nor a detector with a `type`; found the '
+                              f'keys {sorted(config)}')
+        if 'data_preprocessor' in config and 'backbone' not in config and 'data_preprocessor' not in model:
+            model.data_preprocessor = config.data_preprocessor
+        from .detectors import student_model  # a distilled detector can teach in turn; its own teacher is not needed
+        return student_model(model)
+
+    def _load_what_fits(self, state: dict) -> None:
+        missing, unexpected, shapes = mismatch(self.model, state)
+        own = self.model.state_dict()
+        fitting = {k: v for k, v in state.items() if k in own and own[k].shape == v.shape}
+        if not fitting:
+            raise CheckpointMismatch(f'teacher.checkpoint {self.checkpoint}: not a single tensor fits the teacher')
+        self.model.load_state_dict(fitting, strict=False)
+        if missing or unexpected or shapes:
+            print_log(f'TEACHER LOADED IN PART (teacher.strict=False): {len(fitting)} of {len(own)} tensors; what is '
+                      f'missing stays RANDOM.\n  missing: {missing}\n  unexpected: {unexpected}\n  other shape: {shapes}',
+                      'current', level=30)
+
+    def __deepcopy__(self, memo: dict) -> 'FrozenTeacher':
+        return self
+
+    def apply(self, fn: Any) -> None:
+        """Pass a device or dtype move on to the network."""
+        self.model._apply(fn)
+
+    @torch.no_grad()
+    def prepare(self, inputs: Tensor, batch_data_samples: list) -> Tensor:
+        """The batch as the teacher wants to see it.
+
+        Args:
+            inputs: (N, 3, H, W), normalised and padded by the student's preprocessor.
+            batch_data_samples: the samples; in cross-resolution pairs each carries the teacher's own view
+                (``teacher_view``, uint8, (3, s h, s w)), which is taken out of it.
+
+        Returns:
+            (N, 3, s H, s W), normalised as the teacher was trained; padding as its preprocessor pads.
+        """
+        if self.scale_factor == 1:
+            if self._renormalise is None:
+                return inputs
+            return self._renormalise(inputs, [s.metainfo['img_shape'] for s in batch_data_samples])
+        return self._own_views(inputs, batch_data_samples)
+
+    def _own_views(self, inputs: Tensor, batch_data_samples: list) -> Tensor:
+        scale, preprocessor = self.scale_factor, self.model.data_preprocessor
+        height, width = inputs.shape[-2] * scale, inputs.shape[-1] * scale
+        batch = inputs.new_full((len(inputs), 3, height, width), float(preprocessor.pad_value))  # (N, 3, sH, sW)
+        for i, sample in enumerate(batch_data_samples):
+            view = sample.pop('teacher_view', None)
+            if view is None:
+                raise ConfigError(f'teacher.scale_factor={scale}: the samples carry no view for the teacher; make the '
+                                  'train data set dict(type="TwoViewDataset", '
+                                  f'scale_factor={scale}, dataset=<the student\'s data set>)')
+            h, w = sample.metainfo['img_shape'][:2]
+            if view.shape[-2:] != (h * scale, w * scale):
+                raise ConfigError(f'teacher.scale_factor={scale}: the student sees {(h, w)} pixels, the teacher\'s view '
+                                  f'has {tuple(view.shape[-2:])}; TwoViewDataset must use the same scale_factor')
+            batch[i, :, :h * scale, :w * scale] = normalise(view.to(inputs.device), preprocessor)
+        return batch
+
+
+def normalise(image: Tensor, preprocessor: nn.Module) -> Tensor:
+    """A raw image (3, H, W) as the preprocessor would hand it to its detector, without padding."""
+    if preprocessor._channel_conversion:
+        image = image.flip(0)
+    image = image.float()
+    return (image - preprocessor.mean) / preprocessor.std if preprocessor._enable_normalize else image
+
+
+def _statistics(preprocessor: nn.Module) -> tuple[Tensor, Tensor]:
+    """Mean and std in the preprocessor's own channel order, (3,) each, on the CPU."""
+    if getattr(preprocessor, '_enable_normalize', False):
+        return preprocessor.mean.flatten().cpu().float(), preprocessor.std.flatten().cpu().float()
+    return torch.zeros(3), torch.ones(3)
+
+
+class _Renormalisation:
+    """x_t[c] = a[c] * x_s[p(c)] + b[c] inside the image; the teacher's pad value around it."""
+
+    def __init__(self, student: nn.Module, teacher: nn.Module) -> None:
+        student_mean, student_std = _statistics(student)
+        teacher_mean, teacher_std = _statistics(teacher)
+        self.flip = bool(student._channel_conversion) != bool(teacher._channel_conversion)
+        if self.flip:
+            student_mean, student_std = student_mean.flip(0), student_std.flip(0)
+        self.gain = (student_std / teacher_std).view(1, 3, 1, 1)
+        self.bias = ((student_mean - teacher_mean) / teacher_std).view(1, 3, 1, 1)
+        self.pad_value = float(teacher.pad_value)
+
+    def __call__(self, inputs: Tensor, img_shapes: list[tuple[int, int]]) -> Tensor:
+        batch = inputs.flip(1) if self.flip else inputs
+        batch = batch * self.gain.to(batch) + self.bias.to(batch)  # (N, 3, H, W)
+        for image, (height, width) in zip(batch, (shape[:2] for shape in img_shapes)):
+            image[:, height:] = self.pad_value
+            image[:, :, width:] = self.pad_value
+        return batch
+
+
+def _renormalisation(student: nn.Module | None, teacher: nn.Module) -> _Renormalisation | None:
+    """None when both preprocessors do the same."""
+    if student is None or type(teacher) is BaseDataPreprocessor or type(student) is BaseDataPreprocessor:
+        return None
+    found = _Renormalisation(student, teacher)
+    same = (not found.flip and bool((found.gain == 1).all()) and bool((found.bias == 0).all())
+            and found.pad_value == float(student.pad_value))
+    return None if same else found
+
+
+def _class_names(meta: dict) -> tuple[str, ...] | None:
+    """The class names that MMEngine (``dataset_meta``) or MMCV 1 (``CLASSES``) wrote into the checkpoint."""
+    names = (meta.get('dataset_meta') or {}).get('classes') or (meta.get('dataset_meta') or {}).get('CLASSES') \
+        or meta.get('CLASSES')
+    return tuple(names) if names else None

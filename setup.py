@@ -1,0 +1,38 @@
+"""Packaging of kd_det.
+
+The OpenMMLab stack is deliberately not among the requirements: whoever already has it (the official packages or the
+``onedl-*`` forks, which share import names) keeps it. ``pip install -e .[openmmlab]`` brings it, with the packages it
+needs and does not declare.
+"""
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).parent
+
+
+def version() -> str:
+    scope: dict = {}
+    exec((ROOT / 'kd_det' / 'version.py').read_text(), scope)
+    return scope['__version__']
+
+
+# mmengine 0.10 imports pkg_resources, which setuptools dropped in 81, and declares no setuptools at all.
+PKG_RESOURCES = 'setuptools<81'
+
+setup(
+    name='kd_det',
+    version=version(),
+    description='Knowledge distillation for object detection: MMDetection 3 plugins',
+    long_description=(ROOT / 'README.md').read_text(encoding='utf-8') if (ROOT / 'README.md').exists() else '',
+    long_description_content_type='text/markdown',
+    license='Apache-2.0',
+    python_requires='>=3.10',
+    packages=find_packages(include=['kd_det', 'kd_det.*']),
+    install_requires=['torch>=2.6', 'torchvision>=0.21', 'numpy>=1.24', 'pycocotools>=2.0.7'],
+    extras_require={
+        'openmmlab': ['mmdet==3.3.0', 'mmengine==0.10.7', 'mmcv-lite==2.1.0', PKG_RESOURCES],
+        'tools': ['scikit-learn>=1.3', 'matplotlib>=3.7', 'pillow>=9'],
+        'test': ['pytest>=7', 'pytest-timeout', 'ruff>=0.6', 'scikit-learn>=1.3', 'matplotlib>=3.7'],
+    },
+)

@@ -1,0 +1,239 @@
+"""tools/compare.py on runs of a tiny detector: table, JSON, pictures, and what it refuses."""
+import functools
+import importlib.util
+import json
+import os
+import shutil
+import sys
+
+import numpy as np
+import pytest
+import torch
+from conftest import CLASSES, build, faster_rcnn_cfg
+from mmengine.config import Config
+
+TOOL = os.path.join(os.path.dirname(__file__), '..', 'tools', 'compare.py')
+TIMESTAMP = '20260101_000000'
+
+
+def dataset_cfg(root, ann_file):
+    steps = [{'type': 'LoadImageFromFile'}, {'type': 'Resize', 'scale': (64, 48)},
+             {'type': 'LoadAnnotations', 'with_bbox': True},
+             {'type': 'PackDetInputs', 'meta_keys': (
+                 'img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')}]
+    return {'batch_size': 1, 'num_workers': 0, 'sampler': {'type': 'DefaultSampler',
+                                                          'shuffle': False},
+            'dataset': {'type': 'CocoDataset', 'data_root': root, 'ann_file': ann_file,
+                        'data_prefix': {'img': ''}, 'metainfo': {'classes': CLASSES},
+                        'test_mode': True, 'pipeline': steps}}
+
+
+tiny_cfg = functools.cache(faster_rcnn_cfg)
+
+
+def config(root, width=8, seed=0, **model):
+    evaluator = {'type': 'CocoMetric', 'metric': 'bbox', 'classwise': True}
+    return Config({
+        'default_scope': 'mmdet', 'data_root': root,
+        'model': {**tiny_cfg(width=width), **model},
+        'val_dataloader': dataset_cfg(root, 'dev.json'),
+        'val_evaluator': {**evaluator, 'ann_file': root + 'dev.json'}, 'val_cfg': {},
+        'test_dataloader': dataset_cfg(root, 'eval.json'),
+        'test_evaluator': {**evaluator, 'ann_file': root + 'eval.json'}, 'test_cfg': {},
+        'randomness': {'seed': seed}})
+
+
+def write_config(cfg, path):
+    """What ``cfg.dump`` writes, without the seconds that it takes to make it pretty."""
+    path.write_text(''.join(f'{key} = {value!r}\n' for key, value in cfg.to_dict().items()))
+
+
+def write_run(work_dir, cfg, seed=0, ap=None, weights=None):
+    """A work directory as training leaves it; without ``ap`` nothing was evaluated."""
+    vis_data = work_dir / TIMESTAMP / 'vis_data'
+    vis_data.mkdir(parents=True)
+    cfg.randomness.seed = seed
+    cfg.work_dir = str(work_dir)
+    write_config(cfg, work_dir / 'tiny.py')
+    write_config(cfg, vis_data / 'config.py')
+    lines = [{'loss': 2., 'epoch': 1, 'iter': 2, 'step': 2},
+             {'loss': 1., 'epoch': 2, 'iter': 4, 'step': 4}]
+    if ap is not None:
+        lines.append({'coco/bbox_mAP': ap, 'coco/bbox_mAP_50': ap, 'coco/disc_precision': ap,
+                      'coco/square_precision': ap, 'step': 2})
+    (vis_data / f'{TIMESTAMP}.json').write_text(''.join(json.dumps(x) + '\n' for x in lines))
+    torch.save({'state_dict': weights, 'meta': {'seed': seed, 'epoch': 2, 'iter': 4}},
+               work_dir / 'epoch_2.pth')
+    (work_dir / 'last_checkpoint').write_text('/moved/away/epoch_2.pth')
+    return str(work_dir)
+
+
+@pytest.fixture(scope='module')
+def place(tmp_path_factory):
+    """Data, and the weights of two detectors."""
+    import cv2
+    folder = tmp_path_factory.mktemp('compare')
+    rng = np.random.default_rng(0)
+    notes = []
+    for i in range(4):
+        cv2.imwrite(str(folder / f'{i}.png'), rng.integers(0, 255, (48, 64, 3), dtype=np.uint8))
+        notes.append({'id': i + 1, 'image_id': i, 'category_id': i % 2 + 1, 'iscrowd': 0,
+                      'bbox': [5, 5, 20, 20], 'area': 400})
+    coco = {'images': [{'id': i, 'file_name': f'{i}.png', 'width': 64, 'height': 48}
+                       for i in range(4)],
+            'categories': [{'id': 1, 'name': 'disc'}, {'id': 2, 'name': 'square'}]}
+    for name in ('dev.json', 'eval.json'):
+        (folder / name).write_text(json.dumps({**coco, 'annotations': notes}))
+    weights = {width: build(tiny_cfg(width=width)).state_dict() for width in (8, 16)}
+    return f'{folder}/', weights
+
+
+@pytest.fixture
+def compare(monkeypatch, capsys):
+    """Run the tool in this process; returns what it printed."""
+    spec = importlib.util.spec_from_file_location('compare_tool', TOOL)
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+
+    def run(*args):
+        monkeypatch.setattr(sys, 'argv', ['compare.py', *map(str, args)])
+        tool.main()
+        return capsys.readouterr().out
+    return run
+
+
+FAST = ('--images', 2, '--repeat', 2, '--warmup', 0, '--device', 'cpu')
+
+
+def test_seeds_fold_and_everything_is_written(place, tmp_path, compare):
+    pytest.importorskip('matplotlib')
+    root, weights = place
+    runs = [write_run(tmp_path / 'teacher', config(root, 16), ap=.6, weights=weights[16])]
+    runs += [write_run(tmp_path / f's{seed}', config(root), seed, ap, weights[8])
+             for seed, ap in enumerate((.4, .44))]
+    out = compare(*runs, *FAST, '--per-class', '--json', tmp_path / 'o.json', '--plot',
+                  tmp_path / 'p.png', '--curves', tmp_path / 'c.png')
+    assert max(map(len, out.split('\n'))) <= 120
+    assert '42.0 ± 2.8' in out  # sample sd of 40 and 44
+    assert f'AP (%) on {root}dev.json' in ' '.join(out.split())
+    teacher, student = json.loads((tmp_path / 'o.json').read_text())['rows']
+    assert (student['n'], student['ap_difference']) == (2, pytest.approx(-18.))
+    assert teacher['parameters'] > student['parameters']
+    assert teacher['multiply_adds'] > student['multiply_adds']
+    assert student['input_sizes'] == [[64, 64]]  # padded to multiples of 32
+    assert len(student['latency']['times_ms']) == 2
+    for name in ('p.png', 'c.png'):
+        assert (tmp_path / name).read_bytes().startswith(b'\x89PNG')
+
+
+def test_a_distilled_run_is_measured_as_its_plain_student(place, tmp_path, compare):
+    root, weights = place
+    distilled = config(root, type='FasterRCNNDistiller', teacher={
+        'config': tiny_cfg(width=16), 'checkpoint': str(tmp_path / 'gone.pth')})
+    runs = [write_run(tmp_path / 'plain', config(root), ap=.4, weights=weights[8]),
+            write_run(tmp_path / 'distilled', distilled, ap=.45, weights=weights[8])]
+    # evaluating by hand leaves the plain config in place of the distillation config
+    write_config(config(root), tmp_path / 'distilled' / 'tiny.py')
+    plain, student = json.loads(compare(*runs, '--no-latency', '--images', 1, '--json', '-'))[
+        'rows']
+    assert [plain['name'], student['name']] == ['plain', 'distilled']  # not two seeds of one config
+    assert student['parameters'] == plain['parameters']
+    assert student['multiply_adds'] == plain['multiply_adds']
+    assert student['latency'] is None
+
+
+def test_evaluation_where_nothing_is_recorded(place, tmp_path, compare):
+    root, weights = place
+    run = write_run(tmp_path / 'a', config(root), weights=weights[8])
+    with pytest.raises(SystemExit, match=r'has recorded no AP.*--eval'):
+        compare(run, '--no-latency')
+    before = sorted(path for path, _, _ in os.walk(tmp_path))
+    rows = json.loads(compare(run, f'{run}/tiny.py:{run}/epoch_2.pth', '--no-latency', '--images',
+                              1, '--eval', '--no-fold', '--json', '-'))['rows']
+    assert rows[0]['accuracy'] == rows[1]['accuracy']
+    assert 0 <= rows[0]['accuracy']['AP']['mean'] <= 100
+    assert set(rows[0]['per_class']) == set(CLASSES)
+    assert rows[0]['runs'][0]['evaluated_on'] == f'{root}eval.json'
+    assert sorted(path for path, _, _ in os.walk(tmp_path)) == before  # nothing left beside the run
+
+
+def test_a_pair_needs_no_ap_and_no_data(place, tmp_path, compare):
+    _, weights = place
+    run = write_run(tmp_path / 'a', config('nowhere/'), weights=weights[8])
+    out = ' '.join(compare(f'{run}/tiny.py:{run}/epoch_2.pth', *FAST).split())
+    assert 'not evaluated: tiny; add --eval' in out
+    assert 'images of random noise' in out
+    assert '64x64' in out
+
+
+def test_figures_of_different_data_sets_are_marked(place, tmp_path, compare):
+    root, weights = place
+    runs = [write_run(tmp_path / name, config(root), seed, .4, weights[8])
+            for seed, name in enumerate('ab')]
+    (tmp_path / 'b' / TIMESTAMP / f'{TIMESTAMP}.json').write_text('{"coco/bbox_mAP": 0.5}')
+    out = compare(*runs, '--no-latency', '--images', 1)
+    assert 'WARNING: AP (%) is of different data sets' in out
+    out = compare(*runs, '--no-latency', '--images', 1, '--split', 'val')
+    assert '40.0 ± 0.0' in out
+    assert 'WARNING' not in out
+
+
+def test_an_outdated_ap_is_marked(place, tmp_path, compare):
+    root, weights = place
+    run = write_run(tmp_path / 'a', config(root), ap=.4, weights=weights[8])
+    torch.save({'state_dict': weights[8], 'meta': {'epoch': 7}}, tmp_path / 'a' / 'epoch_2.pth')
+    assert 'recorded AP is of epoch 2, the checkpoint of epoch 7' in compare(
+        run, '--no-latency', '--images', 1)
+
+
+def test_a_checkpoint_of_another_architecture(place, tmp_path, compare):
+    root, weights = place
+    state = dict(weights[8])
+    state['extra.weight'] = state.pop('roi_head.bbox_head.fc_cls.weight')
+    state['backbone.conv1.weight'] = weights[16]['backbone.conv1.weight']
+    run = write_run(tmp_path / 'a', config(root), ap=.4, weights=state)
+    with pytest.raises(SystemExit) as error:
+        compare(run)
+    for key in ('extra.weight', 'roi_head.bbox_head.fc_cls.weight', 'backbone.conv1.weight'):
+        assert key in str(error.value)
+
+
+class Evil:
+    def __reduce__(self):
+        return os.mkdir, ('evil',)
+
+
+def test_a_malicious_checkpoint_is_refused(place, tmp_path, compare, monkeypatch):
+    root, _ = place
+    run = write_run(tmp_path / 'a', config(root), ap=.4, weights=Evil())
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match='Refused to load'):
+        compare(run)
+    assert not os.path.exists('evil')
+
+
+@pytest.mark.parametrize('damage, message', [
+    (lambda d: (d / 'tiny.py').unlink(), "exactly one config .* found none"),
+    (lambda d: shutil.copy(d / 'tiny.py', d / 'b.py'), r"found \['b.py', 'tiny.py'\]"),
+    (lambda d: (d / 'epoch_2.pth').unlink(), "names '/moved/away/epoch_2.pth', which does not"),
+    (lambda d: [(d / n).unlink() for n in ('epoch_2.pth', 'last_checkpoint')],
+     'holds no checkpoint'),
+    (lambda d: (d / TIMESTAMP / 'vis_data' / f'{TIMESTAMP}.json').write_text('{]\n{}\n'),
+     'line 1: expected a JSON object'),
+])
+def test_a_damaged_run_is_a_clear_error(place, tmp_path, compare, damage, message):
+    root, weights = place
+    run = write_run(tmp_path / 'a', config(root), ap=.4, weights=weights[8])
+    damage(tmp_path / 'a')
+    with pytest.raises(SystemExit, match=message):
+        compare(run)
+
+
+@pytest.mark.parametrize('args, message', [
+    (['nowhere'], 'neither a work directory'),
+    (['a.py:nowhere.pth'], "checkpoint 'nowhere.pth' does not exist"),
+    ([TOOL, '--device', 'abacus'], '--device'),
+])
+def test_wrong_arguments(compare, args, message):
+    with pytest.raises(SystemExit, match=message):
+        compare(*args)
