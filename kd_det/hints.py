@@ -63,7 +63,7 @@ class Hint(nn.Module):
     """
 
     def __init__(self, layer: str, student_shapes: list[tuple], teacher_shapes: list[tuple], scale_factor: int = 1,
-                 teacher_layer: str | None = None, adapter: dict | None | str = 'default', loss: dict | None = None,
+                 teacher_layer: str | None = None, adapter: dict | str | None = 'default', loss: dict | None = None,
                  key: str = 'hints[0]') -> None:
         super().__init__()
         self.layer, self.teacher_layer = layer, teacher_layer or layer

@@ -5,10 +5,11 @@ import os
 
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 
-import kd_det  # noqa: E402, F401
-import numpy as np  # noqa: E402
-import pytest  # noqa: E402
-import torch  # noqa: E402
+import numpy as np
+import pytest
+import torch
+
+import kd_det  # noqa: F401
 
 torch.set_num_threads(1)
 

@@ -1,4 +1,4 @@
-# ruff: noqa: C408  (a head's settings, in MMDetection's grammar)
+
 """A tiny PAA detector on drawn rectangles: real cost sets, at any stage of training, in seconds."""
 from collections.abc import Iterator
 

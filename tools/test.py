@@ -4,13 +4,14 @@ import argparse
 import os
 import os.path as osp
 
+from mmdet.evaluation import DumpDetResults
+from mmengine.config import DictAction
+from mmengine.runner import Runner
+
 import kd_det  # noqa: F401  (prepares the stack before anything of MMDetection is imported)
 from kd_det.engine.checkpoint import load_deployed
 from kd_det.engine.config import deployed_config, load_config
 from kd_det.engine.data_check import check_data
-from mmdet.evaluation import DumpDetResults
-from mmengine.config import DictAction
-from mmengine.runner import Runner
 
 
 def parse_args() -> argparse.Namespace:

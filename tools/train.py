@@ -4,12 +4,14 @@ import argparse
 import os
 import os.path as osp
 
-import kd_det  # noqa: F401  (prepares the stack before anything of MMDetection is imported)
-from kd_det.engine.config import load_config, resume_from
-from kd_det.engine.data_check import check_data
 from mmengine.config import DictAction
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
+
+import kd_det  # noqa: F401  (prepares the stack before anything of MMDetection is imported)
+from kd_det.engine import InterruptHook, WholeCheckpointHook
+from kd_det.engine.config import load_config, resume_from
+from kd_det.engine.data_check import check_data
 
 
 def parse_args() -> argparse.Namespace:
@@ -51,9 +53,10 @@ def main() -> None:
                              'add auto_scale_lr=dict(base_batch_size=N) with the batch size that its lr is meant for')
         cfg.auto_scale_lr.enable = True
     resume_from(cfg, args.resume)
-    cfg.custom_hooks = [*(cfg.get('custom_hooks') or []), dict(type='WholeCheckpointHook'), dict(type='InterruptHook')]
     check_data(cfg, ('train_dataloader', 'val_dataloader'))
     runner = Runner.from_cfg(cfg) if 'runner_type' not in cfg else RUNNERS.build(cfg)
+    runner.register_hook(WholeCheckpointHook(), 'VERY_HIGH')
+    runner.register_hook(InterruptHook(), 'LOWEST')
     runner.train()
 
 

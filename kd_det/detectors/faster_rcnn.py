@@ -33,8 +33,8 @@ class StageDistillation(nn.Module):
     A term of weight 0 is not computed. Source: Chen et al. 2017, eq. 1 to 5.
     """
 
-    def __init__(self, hard_weight: float | None = None, reg_weight: float = 1.0, cls: dict | None | str = 'default',
-                 bbox: dict | None | str = 'default', use_sigmoid: bool = False, key: str = 'rpn_distill') -> None:
+    def __init__(self, hard_weight: float | None = None, reg_weight: float = 1.0, cls: dict | str | None = 'default',
+                 bbox: dict | str | None = 'default', use_sigmoid: bool = False, key: str = 'rpn_distill') -> None:
         super().__init__()
         cls = dict(type='SoftTargetLoss', background_weight=1.5) if cls == 'default' else cls
         bbox = dict(type='TeacherBoundedLoss', margin=0.0, loss_weight=0.5) if bbox == 'default' else bbox

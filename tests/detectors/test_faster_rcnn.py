@@ -5,10 +5,11 @@ import functools
 import pytest
 import torch
 from conftest import build, faster_rcnn_cfg, losses_of, make_batch, save_checkpoint, total
+from mmengine.config import ConfigDict
+
 from kd_det.detectors import student_model
 from kd_det.engine.checkpoint import CheckpointMismatch
 from kd_det.engine.config import ConfigError
-from mmengine.config import ConfigDict
 
 KL = dict(type='SoftTargetLoss', background_weight=1.0, kl=True)
 ALL = dict(rpn_distill=dict(), rcnn_distill=dict(), hints=[dict(layer='neck')])
@@ -157,7 +158,7 @@ def test_rpn_terms_use_the_sampled_anchors_and_the_heads_avg_factor(teacher_chec
     with torch.no_grad():
         teacher_scores, _ = model.teacher.model.rpn_head(model.teacher.model.extract_feat(data['inputs']))
     expected, count = 0.0, 0
-    for (args, kwargs), scores in zip(calls, teacher_scores):
+    for (args, _), scores in zip(calls, teacher_scores):
         z = args[0].permute(0, 2, 3, 1).reshape(-1)
         p = scores.permute(0, 2, 3, 1).reshape(-1).sigmoid()
         used = args[4].reshape(-1) > 0
@@ -252,8 +253,9 @@ def test_student_model_is_the_baseline(teacher_checkpoint):
 
 def test_coders_and_class_agnostic_heads_that_differ(tmp_path):
     """A class-agnostic teacher with other box stds: its deltas are decoded and encoded for the student."""
-    from kd_det.detectors.faster_rcnn import _recode
     from mmdet.models.task_modules import DeltaXYWHBBoxCoder
+
+    from kd_det.detectors.faster_rcnn import _recode
     one = DeltaXYWHBBoxCoder(target_stds=(0.1, 0.1, 0.2, 0.2))
     other = DeltaXYWHBBoxCoder(target_means=(0.1, 0.0, 0.0, 0.2), target_stds=(1.0, 0.5, 1.0, 0.5))
     priors = torch.tensor([[10.0, 20.0, 50.0, 80.0]])
@@ -346,7 +348,7 @@ def test_cross_resolution_features_and_anchors_line_up_to_the_pixel(teacher_chec
 
 def test_cross_resolution_without_views_is_an_error(teacher_checkpoint):
     model = build(distil_cfg(teacher_checkpoint, scale_factor=2, **ALL), 1)
-    with pytest.raises(ConfigError, match='TwoViewDataset'):
+    with pytest.raises(ConfigError, match=r'TwoViewDataset'):
         losses_of(model, make_batch())
     with pytest.raises(ConfigError, match='same scale_factor'):
         losses_of(model, make_batch(teacher_scale=4))
@@ -418,6 +420,6 @@ def test_unbridgeable_pairs_are_errors_at_build_time(tmp_path):
         build(distil_cfg((other, path), rpn_distill=dict()))
     other = faster_rcnn_cfg(num_classes=5)
     path = save_checkpoint(build(other, 1), tmp_path / 't5.pth')
-    with pytest.raises(ConfigError, match='num_classes.*5'):
+    with pytest.raises(ConfigError, match=r'num_classes.*5'):
         build(distil_cfg((other, path), rcnn_distill=dict()))
     assert build(distil_cfg((other, path), rpn_distill=dict())).uses_class_names() is False
