@@ -33,6 +33,6 @@ setup(
     extras_require={
         'openmmlab': ['mmdet==3.3.0', 'mmengine==0.10.7', 'mmcv-lite==2.1.0', PKG_RESOURCES],
         'tools': ['scikit-learn>=1.3', 'matplotlib>=3.7', 'pillow>=9'],
-        'test': ['pytest>=7', 'pytest-timeout', 'ruff>=0.6', 'scikit-learn>=1.3', 'matplotlib>=3.7'],
+        'test': ['pytest>=7', 'pytest-timeout', 'pytest-xdist', 'ruff>=0.6', 'scikit-learn>=1.3', 'matplotlib>=3.7'],
     },
 )

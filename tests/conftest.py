@@ -115,3 +115,86 @@ def teacher_checkpoint(tmp_path_factory):
     cfg = faster_rcnn_cfg(width=16, channels=24)
     model = build(cfg, seed=7)
     return faster_rcnn_cfg(width=16, channels=24), save_checkpoint(model, tmp_path_factory.mktemp('t') / 'teacher.pth')
+
+
+@pytest.fixture(scope='session')
+def tiny_coco(tmp_path_factory):
+    """A COCO-format data set of 8 training and 4 validation images of 128x96 pixels; one image has no objects."""
+    import json
+
+    import cv2
+    root = tmp_path_factory.mktemp('tiny')
+    (root / 'images').mkdir()
+    (root / 'annotations').mkdir()
+    for split, count, seed in (('train', 8, 0), ('val', 4, 1)):
+        images, notes = [], []
+        for i in range(count):
+            batch = make_batch(sizes=((96, 128),), objects=(0 if i == 1 else 3,), seed=100 * seed + i)
+            name = f'{split}_{i}.png'
+            cv2.imwrite(str(root / 'images' / name), batch['inputs'][0].permute(1, 2, 0).numpy())
+            images.append(dict(id=i, file_name=name, width=128, height=96))
+            instances = batch['data_samples'][0].gt_instances
+            for (x1, y1, x2, y2), label in zip(instances.bboxes.tolist(), instances.labels.tolist()):
+                notes.append(dict(id=len(notes) + 1, image_id=i, category_id=label + 1, iscrowd=0,
+                                  bbox=[x1, y1, x2 - x1, y2 - y1], area=(x2 - x1) * (y2 - y1)))
+        (root / 'annotations' / f'{split}.json').write_text(json.dumps(dict(
+            images=images, annotations=notes, categories=[dict(id=k + 1, name=n) for k, n in enumerate(CLASSES)])))
+    return root
+
+
+RUN_CONFIG = """
+custom_imports = dict(imports=['kd_det'])
+default_scope = 'mmdet'
+data_root = {root!r}
+metainfo = dict(classes=('disc', 'square'))
+train_pipeline = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True),
+                  dict(type='Resize', scale=(128, 96), keep_ratio=True), dict(type='RandomFlip', prob=0.5),
+                  dict(type='PackDetInputs')]
+test_pipeline = [dict(type='LoadImageFromFile'), dict(type='Resize', scale=(128, 96), keep_ratio=True),
+                 dict(type='LoadAnnotations', with_bbox=True),
+                 dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'))]
+train_dataloader = dict(batch_size=4, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=True),
+    dataset=dict(type='CocoDataset', data_root=data_root, metainfo=metainfo, ann_file='annotations/train.json',
+                 data_prefix=dict(img='images/'), filter_cfg=dict(filter_empty_gt=False), pipeline=train_pipeline))
+val_dataloader = dict(batch_size=1, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(type='CocoDataset', data_root=data_root, metainfo=metainfo, ann_file='annotations/val.json',
+                 data_prefix=dict(img='images/'), test_mode=True, pipeline=test_pipeline))
+test_dataloader = val_dataloader
+val_evaluator = dict(type='CocoMetric', ann_file=data_root + 'annotations/val.json', metric='bbox')
+test_evaluator = val_evaluator
+train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=2, val_interval=2)
+val_cfg = dict(type='ValLoop')
+test_cfg = dict(type='TestLoop')
+optim_wrapper = dict(type='OptimWrapper', optimizer=dict(type='AdamW', lr=1e-3))
+default_hooks = dict(logger=dict(type='LoggerHook', interval=1),
+                     checkpoint=dict(type='CheckpointHook', interval=1, save_best='coco/bbox_mAP', rule='greater'))
+randomness = dict(seed=0)
+log_level = 'WARNING'
+model = {model!r}
+"""
+
+
+@pytest.fixture
+def run_config(tiny_coco, tmp_path):
+    """Write a complete training config for a detector; returns its path."""
+    def write(model: dict, name: str = 'config.py', extra: str = '') -> str:
+        model = model.to_dict() if hasattr(model, 'to_dict') else model
+        path = tmp_path / name
+        path.write_text(RUN_CONFIG.format(root=f'{tiny_coco}/', model=model) + extra)
+        return str(path)
+    return write
+
+
+def run_tool(tool: str, *arguments: str) -> None:
+    """Run ``tools/<tool>.py`` in this process, as the command line would."""
+    import runpy
+    import sys
+    from pathlib import Path
+    script = Path(__file__).resolve().parent.parent / 'tools' / f'{tool}.py'
+    argv, sys.argv = sys.argv, [str(script), *arguments]
+    try:
+        runpy.run_path(str(script), run_name='__main__')
+    finally:
+        sys.argv = argv
+        from mmengine.logging import MMLogger
+        MMLogger._instance_dict.clear()

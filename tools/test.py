@@ -43,6 +43,9 @@ def main() -> None:
         cfg.work_dir = osp.join('work_dirs', osp.splitext(osp.basename(args.config))[0])
     cfg.load_from, cfg.resume = None, False
     if args.show_dir:
+        # a config without MMDetection's default runtime has a visualizer that cannot draw boxes
+        cfg.visualizer = dict(type='DetLocalVisualizer', vis_backends=[dict(type='LocalVisBackend')],
+                              name='visualizer_of_detections')
         cfg.default_hooks.visualization = dict(type='DetVisualizationHook', draw=True, test_out_dir=args.show_dir)
     check_data(cfg, ('test_dataloader',))
     runner = Runner.from_cfg(cfg)

@@ -1,7 +1,6 @@
 """One augmentation, two resolutions: the student's view and the teacher's of the same image."""
 import copy
 import random
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,8 +19,8 @@ RESIZES = {'Resize', 'RandomResize', 'RandomChoiceResize', 'FixScaleResize', 'Re
 class TwoViewDataset:
     """Delivers, with each sample of the student's data set, the teacher's larger view of the same augmented image.
 
-    The student's pipeline runs as ever. Then it runs again on the same image from the same random state, with every
-    resize directed to exactly ``scale_factor`` times the size that the student's reached: the teacher's view is made
+    The student's pipeline runs as ever. Then it runs again on the same image, each transform from the random state it had
+    before, with every resize directed to exactly ``scale_factor`` times the size that the student's reached: the teacher's view is made
     from the original pixels, never from the student's smaller image, and pixel (x, y) of the student is pixel
     (s x, s y) of the teacher in continuous coordinates. The view travels as ``data_samples.teacher_view`` (uint8,
     (3, s h, s w)); boxes are those of the student.
@@ -69,45 +68,37 @@ class TwoViewDataset:
 
     def __getitem__(self, idx: int) -> dict:
         while True:
-            state = _random_state()
-            packed, sizes = self._student_view(self.dataset.get_data_info(idx))
+            packed, trail = self._student_view(self.dataset.get_data_info(idx))
             if packed is not None:
                 after = _random_state()
-                _set_random_state(state)
-                view = self._teacher_view(self.dataset.get_data_info(idx), sizes)
+                packed['data_samples'].teacher_view = self._teacher_view(self.dataset.get_data_info(idx), trail)
                 _set_random_state(after)
-                packed['data_samples'].teacher_view = view
                 return packed
             # a pipeline may refuse an image (FilterAnnotations); MMDetection then draws another one
             idx = self.dataset._rand_another()
 
-    def _student_view(self, results: dict) -> tuple[dict | None, list[tuple[int, int]]]:
-        sizes = []
-        for transform, is_resize in zip(self.transforms, self.is_resize):
+    def _student_view(self, results: dict) -> tuple[dict | None, list[tuple]]:
+        """The packed sample, and for each transform the random state it began with and the size it left."""
+        trail = []
+        for transform in self.transforms:
+            state = _random_state()
             results = transform(results)
             if results is None:
                 return None, []
-            if is_resize:
-                sizes.append(results['img_shape'][:2])
-        return results, sizes
+            trail.append((state, results.get('img_shape')))
+        return results, trail
 
-    def _teacher_view(self, results: dict, sizes: list[tuple[int, int]]) -> torch.Tensor:
-        sizes = list(sizes)
-        for transform, is_resize in zip(self.transforms, self.is_resize):
+    def _teacher_view(self, results: dict, trail: list[tuple]) -> torch.Tensor:
+        """The same steps at the larger size: (3, s h, s w), uint8."""
+        for transform, is_resize, (state, shape) in zip(self.transforms, self.is_resize, trail):
             if is_resize:
-                probe = transform(copy.deepcopy({k: v for k, v in results.items() if k != 'img'} | dict(
-                    img=results['img'][:1, :1].repeat(2, 0).repeat(2, 1)))) if _draws(transform) else None
-                del probe  # only its random draws matter
-                height, width = sizes.pop(0)
+                height, width = shape[:2]
                 self.resize.scale = (width * self.scale_factor, height * self.scale_factor)
                 results = self.resize(results)
             else:
+                _set_random_state(state)
                 results = transform(results)
-        return results['inputs']  # (3, s h, s w), uint8
-
-
-def _draws(transform: Any) -> bool:
-    return type(transform).__name__ in ('RandomResize', 'RandomChoiceResize')
+        return results['inputs']
 
 
 def _random_state() -> tuple:

@@ -1,0 +1,135 @@
+"""A distilled run as the command line makes it: what is in its checkpoints, and what it says."""
+import copy
+import logging
+import signal
+
+import pytest
+import torch
+from conftest import build, faster_rcnn_cfg, run_tool, save_checkpoint
+from kd_det.compat.checkpoint import load
+from kd_det.engine.config import ConfigError
+from kd_det.engine.distill_hook import DistillHook
+
+
+def distilled_cfg(teacher_checkpoint, **changes):
+    cfg = faster_rcnn_cfg()
+    cfg.update(type='FasterRCNNDistiller', teacher=dict(config=teacher_checkpoint[0].to_dict(),
+                                                        checkpoint=teacher_checkpoint[1]),
+               rpn_distill=dict(), rcnn_distill=dict(), hints=[dict(layer='neck')])
+    cfg.update(changes)
+    return cfg
+
+
+EMA = "\ncustom_hooks = [dict(type='EMAHook', ema_type='ExpMomentumEMA', momentum=0.1)]\n"
+
+
+@pytest.mark.parametrize('extra', ['', EMA], ids=['plain', 'ema'])
+def test_every_checkpoint_is_the_plain_students_and_resume_restores_adapters(teacher_checkpoint, run_config, tmp_path,
+                                                                             extra):
+    config = run_config(distilled_cfg(teacher_checkpoint), extra=extra)
+    work = tmp_path / 'run'
+    run_tool('train', config, '--work-dir', str(work), '--cfg-options', 'train_cfg.max_epochs=1',
+             'train_cfg.val_interval=1')
+    plain = build(faster_rcnn_cfg())
+    paths = [work / 'epoch_1.pth', *work.glob('best_*.pth')]
+    assert len(paths) == 2
+    for path in paths:
+        checkpoint = load(str(path))
+        assert set(checkpoint['state_dict']) == set(plain.state_dict())
+        plain.load_state_dict(checkpoint['state_dict'], strict=True)
+        adapters = checkpoint['kd_det']['adapters']
+        assert adapters and not any('teacher' in k for k in checkpoint['state_dict'])
+    first = load(str(work / 'epoch_1.pth'))
+    run_tool('train', config, '--work-dir', str(work), '--resume')  # to epoch 2
+    second = load(str(work / 'epoch_2.pth'))
+    assert second['meta']['epoch'] == 2
+    trained = copy.deepcopy(first['kd_det']['adapters'])
+    initial = build(distilled_cfg(teacher_checkpoint)).adapters.own_state_dict()
+    for key, value in trained.items():
+        assert not torch.equal(value, initial[key]), 'the adapter did not train'
+        step = (second['kd_det']['adapters'][key] - value).abs().max()
+        assert 0 < step <= 2.1e-3 * 2, 'resume must continue from the trained adapter: two AdamW steps of lr 1e-3'
+    # the number of parameters in the optimizer is the student's plus the adapters'
+    states = first['optimizer']['state']
+    student = build(distilled_cfg(teacher_checkpoint))
+    assert len(states) == len(list(student.parameters())) == len(list(plain.parameters())) + len(trained)
+
+
+def test_evaluation_needs_no_teacher(teacher_checkpoint, run_config, tmp_path):
+    path = save_checkpoint(build(faster_rcnn_cfg()), tmp_path / 's.pth')
+    config = run_config(distilled_cfg(
+        teacher_checkpoint, teacher=dict(config='gone.py', checkpoint='gone.pth')))
+    run_tool('test', config, path, '--work-dir', str(tmp_path / 'w'))
+
+
+def test_resume_from_a_plain_run_is_refused(teacher_checkpoint, run_config, tmp_path):
+    work = tmp_path / 'run'
+    run_tool('train', run_config(faster_rcnn_cfg(), 'plain.py'), '--work-dir', str(work), '--cfg-options',
+             'train_cfg.max_epochs=1')
+    with pytest.raises(ConfigError, match='without distillation'):
+        run_tool('train', run_config(distilled_cfg(teacher_checkpoint)), '--work-dir', str(work), '--resume')
+
+
+def test_interruption_leaves_the_students_weights(teacher_checkpoint, run_config, tmp_path, monkeypatch):
+    hook = DistillHook.after_train_iter
+
+    def interrupt(self, runner, *args, **kwargs):
+        hook(self, runner, *args, **kwargs)
+        signal.raise_signal(signal.SIGTERM)
+    monkeypatch.setattr(DistillHook, 'after_train_iter', interrupt)
+    work = tmp_path / 'run'
+    with pytest.raises(SystemExit):
+        run_tool('train', run_config(distilled_cfg(teacher_checkpoint)), '--work-dir', str(work))
+    checkpoint = load(str(work / 'interrupted.pth'))
+    build(faster_rcnn_cfg()).load_state_dict(checkpoint['state_dict'], strict=True)
+    assert checkpoint['kd_det']['adapters'] and not (work / 'last_checkpoint').exists()
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+@pytest.mark.parametrize('names, words', [(('square', 'disc'), 'names and order must agree'), (('a', 'b'), 'must agree')])
+def test_class_names_that_differ_stop_the_run(run_config, tmp_path, names, words):
+    cfg = faster_rcnn_cfg(width=16, channels=24)
+    path = save_checkpoint(build(cfg), tmp_path / 't.pth', classes=names)
+    with pytest.raises(ConfigError, match=words):
+        run_tool('train', run_config(distilled_cfg((cfg, path))), '--work-dir', str(tmp_path / 'run'))
+
+
+# -- watching the terms -------------------------------------------------------------------------------------------
+class FakeRunner:
+    """As much of a runner as the hook looks at."""
+
+    def __init__(self, terms):
+        self.model = type('Model', (torch.nn.Module,), {})()
+        self.model.distill_terms = terms
+        self.iter = 0
+        self.logger = logging.getLogger('kd_det_test_hook')
+
+
+def watch(outputs, caplog, patience=3):
+    runner, hook = FakeRunner(['loss_a', 'loss_b']), DistillHook(patience=patience)
+    with caplog.at_level(logging.WARNING, logger='kd_det_test_hook'):
+        for output in outputs:
+            hook.after_train_iter(runner, 0, outputs=output)
+            runner.iter += 1
+    return [record.getMessage() for record in caplog.records]
+
+
+def test_a_term_that_stays_zero_is_reported_by_name_once(caplog):
+    said = watch([dict(loss_a=torch.tensor(0.0), loss_b=torch.tensor(1.0))] * 7, caplog)
+    assert len(said) == 1 and 'loss_a' in said[0] and 'exactly zero' in said[0]
+
+
+def test_a_missing_term_is_reported_by_name(caplog):
+    said = watch([dict(loss_a=torch.tensor(1.0))] * 3, caplog)
+    assert len(said) == 1 and 'loss_b' in said[0] and 'missing' in said[0]
+
+
+def test_a_term_that_is_not_finite_is_reported_by_name(caplog):
+    said = watch([dict(loss_a=torch.tensor(float('nan')), loss_b=torch.tensor(1.0))] * 3, caplog)
+    assert len(said) == 1 and 'loss_a is nan' in said[0]
+
+
+def test_zeros_in_between_are_no_report(caplog):
+    ones, zeros = dict(loss_a=torch.tensor(1.0), loss_b=torch.tensor(1.0)), dict(loss_a=torch.tensor(0.0),
+                                                                                 loss_b=torch.tensor(0.0))
+    assert watch([zeros, zeros, ones] * 3, caplog) == []
