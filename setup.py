@@ -32,6 +32,8 @@ setup(
     install_requires=['torch>=2.6', 'torchvision>=0.21', 'numpy>=1.24', 'pycocotools>=2.0.7'],
     extras_require={
         'openmmlab': ['mmdet==3.3.0', 'mmengine==0.10.7', 'mmcv-lite==2.1.0', PKG_RESOURCES],
+        # the maintained forks: same import names, so in an environment of their own
+        'onedl': ['onedl-mmdetection==3.5.1', 'onedl-mmengine==0.10.12', 'onedl-mmcv==2.3.6'],
         'tools': ['scikit-learn>=1.3', 'matplotlib>=3.7', 'pillow>=9'],
         'test': ['pytest>=7', 'pytest-timeout', 'pytest-xdist', 'ruff>=0.6', 'scikit-learn>=1.3', 'matplotlib>=3.7'],
     },

@@ -9,13 +9,14 @@ def register() -> None:
     """Register every kd_det module once; a name that somebody else holds is an error, never an override."""
     from mmdet.registry import DATASETS, HOOKS, MODELS
 
-    from . import adapters, datasets, detectors, engine, losses
+    from . import adapters, datasets, detectors, engine, heads, losses
 
     entries = [
         (MODELS, (losses.SoftTargetLoss, losses.LogitMatchingLoss, losses.TeacherBoundedLoss, losses.BoxMimicryLoss,
                   losses.HintLoss, losses.FocalKLLoss)),
         (MODELS, (adapters.ConvAdapter, adapters.LinearAdapter, adapters.IdentityAdapter)),
         (MODELS, tuple(detectors.DISTILLERS.values())),
+        (MODELS, (heads.BatchedPAAHead,)),
         (DATASETS, (datasets.TwoViewDataset,)),
         (HOOKS, (engine.DistillHook, engine.InterruptHook, engine.WholeCheckpointHook)),
     ]

@@ -70,7 +70,7 @@ def reassign_calls(head: nn.Module, stages: int, per_stage: int, steps: int = 12
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     net = TinyPAA(head)
-    optimizer = torch.optim.SGD(net.parameters(), lr=0.02, momentum=0.9)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.002, momentum=0.9)
     calls: list[tuple] = []
     original = head.paa_reassign
 

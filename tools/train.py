@@ -4,13 +4,15 @@ import argparse
 import os
 import os.path as osp
 
-from mmengine.config import DictAction
-from mmengine.registry import RUNNERS
+from mmdet.registry import MODELS
+from mmengine.config import Config, DictAction
+from mmengine.registry import RUNNERS, DefaultScope
 from mmengine.runner import Runner
 
 import kd_det  # noqa: F401  (prepares the stack before anything of MMDetection is imported)
+from kd_det.detectors import DistillerMixin
 from kd_det.engine import InterruptHook, WholeCheckpointHook
-from kd_det.engine.config import load_config, resume_from
+from kd_det.engine.config import load_config, resume_from, set_teacher, with_student
 from kd_det.engine.data_check import check_data
 
 
@@ -25,6 +27,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--auto-scale-lr', action='store_true',
                         help='scale the learning rate from auto_scale_lr.base_batch_size to the real batch size')
     parser.add_argument('--seed', type=int, help='random seed (default: the config\'s)')
+    parser.add_argument('--teacher', nargs=2, metavar=('CONFIG', 'CHECKPOINT'), help='another teacher')
+    parser.add_argument('--student', metavar='CONFIG', help='another student: its model, data and schedule')
+    parser.add_argument('--print-plan', action='store_true', help='say what is distilled where, and stop')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
                         help='override settings of the config, e.g. train_cfg.max_epochs=2; lists as key="[a,b]"')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
@@ -34,9 +39,25 @@ def parse_args() -> argparse.Namespace:
     return args
 
 
+def print_plan(cfg: Config) -> None:
+    """Build the detector as the runner would and print its distillation plan."""
+    with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmdet')):
+        model = MODELS.build(cfg.model)
+    print('\n'.join(model.plan()) if isinstance(model, DistillerMixin) else
+          f'{type(model).__name__}: a plain detector, nothing is distilled')
+
+
 def main() -> None:
     args = parse_args()
-    cfg = load_config(args.config, args.cfg_options, data_root=args.data_root)
+    cfg = load_config(args.config, None if args.student else args.cfg_options, data_root=args.data_root)
+    if args.student:
+        cfg = with_student(cfg, load_config(args.student, data_root=args.data_root))
+        cfg.merge_from_dict(args.cfg_options or {})
+    if args.teacher:
+        set_teacher(cfg, *args.teacher)
+    if args.print_plan:
+        print_plan(cfg)
+        return
     cfg.launcher = args.launcher
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir

@@ -62,7 +62,7 @@ def separate(costs: Tensor, fit: TwoGaussians) -> Tensor:
 
     A cost is positive if it is assigned to component 0 and is at most the cost of that component's
     sample with the highest mixture density. So equal costs share their fate (PAA cuts a list at a
-    position, which leaves open where among equals), and the order of costs plays no part. A problem
+    position, and where among equals it cuts is left to ``topk``), and order plays no part. A problem
     with fewer than two costs has no positives, as in PAA, and so has an empty component 0.
 
     Args:

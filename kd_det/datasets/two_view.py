@@ -20,10 +20,10 @@ class TwoViewDataset:
     """Delivers, with each sample of the student's data set, the teacher's larger view of the same augmented image.
 
     The student's pipeline runs as ever. Then it runs again on the same image, each transform from the random state it had
-    before, with every resize directed to exactly ``scale_factor`` times the size that the student's reached: the teacher's view is made
-    from the original pixels, never from the student's smaller image, and pixel (x, y) of the student is pixel
-    (s x, s y) of the teacher in continuous coordinates. The view travels as ``data_samples.teacher_view`` (uint8,
-    (3, s h, s w)); boxes are those of the student.
+    before, with every resize directed to exactly ``scale_factor`` times the size that the student's reached: the
+    teacher's view is made from the original pixels, never from the student's smaller image, and pixel (x, y) of the
+    student is pixel (s x, s y) of the teacher in continuous coordinates. The view travels as
+    ``data_samples.teacher_view`` (uint8, (3, s h, s w)); boxes are those of the student.
 
     Args:
         dataset (dict): the student's train data set.

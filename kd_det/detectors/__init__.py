@@ -5,8 +5,9 @@ from mmengine.config import ConfigDict
 
 from .distiller import DistillerMixin
 from .faster_rcnn import FasterRCNNDistiller
+from .lad import LADDistiller
 
-DISTILLERS: dict[str, type[DistillerMixin]] = {cls.__name__: cls for cls in (FasterRCNNDistiller,)}
+DISTILLERS: dict[str, type[DistillerMixin]] = {cls.__name__: cls for cls in (FasterRCNNDistiller, LADDistiller)}
 
 
 def student_model(model: dict) -> ConfigDict:
@@ -27,4 +28,4 @@ def student_model(model: dict) -> ConfigDict:
     return model
 
 
-__all__ = ['DISTILLERS', 'DistillerMixin', 'FasterRCNNDistiller', 'student_model']
+__all__ = ['DISTILLERS', 'DistillerMixin', 'FasterRCNNDistiller', 'LADDistiller', 'student_model']

@@ -109,6 +109,44 @@ def resume_from(cfg: Config, resume: str | None) -> None:
         cfg.load_from = resume
 
 
+def set_teacher(cfg: Config, config: str, checkpoint: str) -> None:
+    """``--teacher CONFIG CHECKPOINT``: another teacher, the rest of the ``teacher`` dict (scale_factor ...) stays.
+
+    Raises:
+        ConfigError: the config is of no distiller with a teacher.
+    """
+    if 'teacher' not in cfg.model:
+        raise ConfigError(f'--teacher: model.type {cfg.model.get("type")!r} has no teacher; give a distil config')
+    cfg.model.teacher.update(config=config, checkpoint=checkpoint)
+
+
+def with_student(cfg: Config, student: Config) -> Config:
+    """``--student CONFIG``: what a distil config adds, on another student's own config.
+
+    Model, data and schedule are the other student's; the distiller, its terms and the teacher are those of ``cfg``, and
+    its second view of the data where it has one.
+
+    Raises:
+        ConfigError: ``cfg`` is of no distiller, or ``student`` is one itself.
+    """
+    from ..detectors import DISTILLERS
+    distiller = DISTILLERS.get(cfg.model.get('type'))
+    if distiller is None:
+        raise ConfigError(f'--student: model.type {cfg.model.get("type")!r} is no distiller; give a distil config')
+    if student.model.get('type') in DISTILLERS:
+        raise ConfigError(f'--student: {student.filename} is itself a distil config; give the plain student\'s')
+    result = Config(student._cfg_dict.to_dict(), filename=cfg.filename)
+    result.model.type = cfg.model.type
+    for key in distiller.distill_keys:
+        if key in cfg.model:
+            result.model[key] = cfg.model[key]
+    views = cfg.train_dataloader.dataset
+    if views.get('type') == 'TwoViewDataset':
+        result.train_dataloader.dataset = dict(type='TwoViewDataset', scale_factor=views.scale_factor,
+                                               dataset=student.train_dataloader.dataset)
+    return result
+
+
 def deployed_config(cfg: Config) -> Config:
     """The config with the plain student as its model, for evaluation: no teacher is built or needed."""
     from ..detectors import student_model

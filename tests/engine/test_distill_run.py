@@ -6,6 +6,7 @@ import signal
 import pytest
 import torch
 from conftest import build, faster_rcnn_cfg, run_tool, save_checkpoint
+
 from kd_det.compat.checkpoint import load
 from kd_det.engine.config import ConfigError
 from kd_det.engine.distill_hook import DistillHook
@@ -133,3 +134,35 @@ def test_zeros_in_between_are_no_report(caplog):
     ones, zeros = dict(loss_a=torch.tensor(1.0), loss_b=torch.tensor(1.0)), dict(loss_a=torch.tensor(0.0),
                                                                                  loss_b=torch.tensor(0.0))
     assert watch([zeros, zeros, ones] * 3, caplog) == []
+
+
+# -- another teacher, another student, the plan -------------------------------------------------------------------
+def test_command_line_swaps_teacher_and_student_and_prints_the_plan(teacher_checkpoint, run_config, tmp_path, capsys):
+    cfg, path = teacher_checkpoint
+    (tmp_path / 'teacher.py').write_text(f'model = {cfg.to_dict()!r}\n')
+    config = run_config(distilled_cfg(teacher_checkpoint, teacher=dict(config='gone.py', checkpoint='gone.pth')))
+    student = run_config(faster_rcnn_cfg(channels=32), 'student.py')
+    run_tool('train', config, '--print-plan', '--teacher', str(tmp_path / 'teacher.py'), path, '--student', student)
+    plan = capsys.readouterr().out
+    assert 'student level 0 (32, 64, 64) <- teacher level 0 (24, 64, 64) through ConvAdapter' in plan
+    assert path in plan and 'R-CNN: hard_weight 0.5' in plan
+    run_tool('train', student, '--print-plan')
+    assert 'nothing is distilled' in capsys.readouterr().out
+    with pytest.raises(ConfigError, match='no distiller'):
+        run_tool('train', student, '--student', student)
+    with pytest.raises(ConfigError, match='has no teacher'):
+        run_tool('train', student, '--teacher', 'a', 'b')
+
+
+def test_cross_resolution_run(tiny_coco, run_config, tmp_path):
+    """Train a half-resolution student end to end: two views, checkpoint, evaluation."""
+    cfg = faster_rcnn_cfg()
+    path = save_checkpoint(build(cfg), tmp_path / 't.pth')
+    extra = ("\ntrain_dataloader['dataset'] = dict(type='TwoViewDataset', scale_factor=2, "
+             "dataset=dict(train_dataloader['dataset'], pipeline=[dict(t, scale=(64, 48)) if t['type'] == 'Resize' else t"
+             " for t in train_pipeline]))\n")
+    distilled = distilled_cfg((cfg, path), teacher=dict(config=cfg.to_dict(), checkpoint=path, scale_factor=2))
+    work = tmp_path / 'run'
+    run_tool('train', run_config(distilled, extra=extra), '--work-dir', str(work), '--cfg-options',
+             'train_cfg.max_epochs=1', 'train_cfg.val_interval=1')
+    build(faster_rcnn_cfg()).load_state_dict(load(str(work / 'epoch_1.pth'))['state_dict'], strict=True)

@@ -5,10 +5,11 @@ import shutil
 
 import pytest
 from conftest import build, faster_rcnn_cfg, run_tool
+from mmengine.config import Config
+
 from kd_det.engine.checkpoint import CheckpointMismatch
 from kd_det.engine.config import ConfigError, check_keys, load_config
 from kd_det.engine.data_check import DataError, check_data
-from mmengine.config import Config
 
 
 @pytest.fixture(scope='module')
@@ -111,7 +112,7 @@ def broken(trained, tiny_coco, tmp_path, edit):
     (lambda coco, root: (root / 'annotations' / 'train.json').unlink(), r'ann_file: .*train.json.* does not exist'),
     (lambda coco, root: coco['images'].clear(), 'lists no images'),
     (lambda coco, root: coco['categories'].pop(), r"has no \['square'\]; its categories are \['disc'\]"),
-    (lambda coco, root: coco['annotations'][0].update(bbox=[3, 4, 0, 9]), r'1 boxes .* have no area, e.g. annotations \[1\]'),
+    (lambda coco, root: coco['annotations'][0].update(bbox=[3, 4, 0, 9]), r'1 boxes .* no area, e.g. annotations \[1\]'),
     (lambda coco, root: coco['annotations'][0].update(bbox=[3, 4, float('nan'), 9]), 'four finite numbers'),
     (lambda coco, root: coco['annotations'][0].update(image_id=99), 'which the file does not list'),
     (lambda coco, root: coco.pop('images'), 'not in COCO format'),

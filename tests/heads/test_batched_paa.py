@@ -40,7 +40,7 @@ def losses_and_gradients(net: TinyPAA, images, gts, metas) -> tuple[dict, list]:
 def test_positives_equal_mmdetections_on_two_thousand_real_objects():
     ours, plain = BatchedPAAHead(**head_cfg()), PAAHead(**head_cfg())
     objects = wrong = refused = 0
-    for calls in reassign_calls(ours, stages=5, per_stage=5):
+    for calls in reassign_calls(ours, stages=5, per_stage=5, batch=7):
         for args in calls:
             anchor_inds, gt_inds = args[4:6]
             try:
@@ -60,6 +60,28 @@ def test_positives_equal_mmdetections_on_two_thousand_real_objects():
     assert objects >= 2000
     assert refused <= 2
     assert wrong <= objects // 1000
+
+
+def test_only_among_equal_costs_may_the_choice_differ():
+    # PAA cuts its sorted list at a position, so that where among equals it cuts is left to topk().
+    ours, plain = BatchedPAAHead(**head_cfg()), PAAHead(**head_cfg())
+    differing = 0
+    for calls in reassign_calls(ours, stages=1, per_stage=2):
+        for costs, *rest in calls:
+            costs = (costs * 10).round() / 10  # many ties
+            expected, found = (head.paa_reassign(costs, *rest)[0] for head in (plain, ours))
+            anchor_inds, gt_inds = rest[3:5]
+            for gt in gt_inds.unique():
+                mine = gt_inds == gt
+                values, inds = costs[mine], anchor_inds[mine]
+                theirs, own = (label[inds] < plain.num_classes for label in (expected, found))
+                if torch.equal(theirs, own):
+                    continue
+                differing += 1
+                assert values[own].max() == values[theirs].max()
+                for value in values[theirs != own].unique():
+                    assert (values == value).sum() > 1
+    assert differing > 10
 
 
 @pytest.mark.parametrize('counts', [[5, 0, 9], [7], [0, 3], [0, 0]])

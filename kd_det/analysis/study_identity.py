@@ -1,0 +1,74 @@
+"""What identifies a run: a hash of its resolved config and one of its weights, the same on every machine."""
+import copy
+import hashlib
+import json
+
+from mmengine.config import Config
+
+from ..engine.config import set_data_root
+
+# What only says where and how a run was started. The seed stands beside the hash, not in it.
+NOT_HASHED = ('work_dir', 'load_from', 'resume', 'launcher', 'log_level', 'experiment_name')
+HOOKS_OF_TRAIN_PY = ('WholeCheckpointHook', 'InterruptHook')
+
+
+def normalised(cfg: Config) -> dict:
+    """The part of a resolved config that two runs of one recipe share, as plain dicts and lists.
+
+    Left out: :data:`NOT_HASHED`, the seed, the two hooks that ``tools/train.py`` adds, the place of the data set
+    (``data_root``) and that of the teacher's checkpoint, whose weights have a hash of their own.
+    """
+    cfg = Config(copy.deepcopy(cfg._cfg_dict.to_dict()))
+    if cfg.get('data_root'):
+        set_data_root(cfg, 'DATA')
+    content = cfg._cfg_dict.to_dict()
+    for key in NOT_HASHED:
+        content.pop(key, None)
+    content['randomness'] = {k: v for k, v in (content.get('randomness') or {}).items() if k != 'seed'}
+    content['custom_hooks'] = [hook for hook in content.get('custom_hooks') or []
+                               if hook.get('type') not in HOOKS_OF_TRAIN_PY]
+    teacher = (content.get('model') or {}).get('teacher')
+    if isinstance(teacher, dict):
+        teacher.pop('checkpoint', None)
+    return _plain(content)
+
+
+def config_hash(cfg: Config) -> str:
+    """SHA-256 of :func:`normalised`: independent of seed, place and machine."""
+    return hashlib.sha256(json.dumps(normalised(cfg), sort_keys=True).encode()).hexdigest()
+
+
+def differing_keys(one: Config, other: Config) -> list[str]:
+    """Dotted keys in which two configs differ as far as the hash is concerned."""
+    def flatten(value, key: str) -> dict:
+        items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None
+        if items is None or not value:
+            return {key: value}
+        return {k: v for name, part in items for k, v in flatten(part, f'{key}.{name}' if key else str(name)).items()}
+    a, b = flatten(normalised(one), ''), flatten(normalised(other), '')
+    return sorted(key for key in {*a, *b} if (key in a) != (key in b) or a[key] != b[key])
+
+
+def _plain(value):
+    if isinstance(value, dict):
+        return {str(key): _plain(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(part) for part in value]  # a dumped config may turn one into the other
+    return value if isinstance(value, (str, int, float, bool, type(None))) else repr(value)
+
+
+def weights_hash(path: str) -> str:
+    """SHA-256 over name, dtype, shape and bytes of every tensor in a checkpoint's state_dict, in order of names.
+
+    The file itself would not do: it holds times, paths and the optimizer's state.
+    """
+    import torch
+
+    from ..engine.checkpoint import read_state_dict
+    digest = hashlib.sha256()
+    state, _ = read_state_dict(path)
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        digest.update(f'{name} {tensor.dtype} {tuple(tensor.shape)}\n'.encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,175 @@
+"""Which runs a study needs, and the command line of each."""
+import argparse
+import os
+import os.path as osp
+import shlex
+from dataclasses import dataclass, field
+
+from mmengine.config import Config, DictAction
+
+from .study import Finished, Study, StudyError, StudyRow, read_finished, read_record, record_path, resolve
+from .study_identity import config_hash
+
+
+@dataclass
+class Settings:
+    """Where things lie and how runs are started; paths are absolute or below ``root``."""
+    root: str
+    work_dir: str
+    results: str
+    trainer: str
+    threads: int = 1
+    jobs: int = 1
+    redo: bool = False
+    data_root: str | None = None
+    poll_seconds: float = 0.5
+    report_seconds: float = 60.0
+
+    def run_dir(self, row: StudyRow, seed: int) -> str:
+        return osp.join(self.work_dir, row.home, f'seed{seed}')
+
+
+@dataclass
+class Task:
+    """One (row, seed).
+
+    Attributes:
+        cfg (Config): resolved, with the configured place of the teacher's checkpoint.
+        options (dict): the ``--cfg-options`` of it.
+        sha (str): hash of the config.
+        state (str): ``'recorded'``, ``'differs'`` (recorded with another config), ``'missing'``, or, of a teacher that
+            is recorded but whose weights are gone, ``'retrain'``.
+        teacher (Task | None): what must be trained before.
+    """
+    row: StudyRow
+    seed: int
+    cfg: Config
+    options: dict
+    sha: str
+    state: str
+    teacher: 'Task | None' = None
+    notes: list = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        return f'{self.row.name} seed {self.seed}'
+
+    def describe(self) -> str:
+        text = {'recorded': 'recorded', 'missing': 'to be trained',
+                'differs': 'recorded with ANOTHER config (--redo trains it again)',
+                'retrain': 'recorded, but its weights are gone: trained again for its students'}[self.state]
+        return '; '.join([text, *self.notes])
+
+
+def plan(study: Study, settings: Settings, rows: list[str] | None = None, seeds: list[int] | None = None) -> list[Task]:
+    """The runs asked for, seed by seed, so that pairs come early; teachers first.
+
+    Raises:
+        StudyError: no such row; a row distils but the study names no teacher, or another one than the row's config.
+    """
+    chosen = [study.row(name) for name in rows] if rows else study.rows
+    teachers = {t[0] for t in map(study.teacher_of, study.rows) if t}
+    pairs = [(row, seed) for row in chosen for seed in (seeds if seeds and row.name not in teachers else row.seeds)]
+    pairs.sort(key=lambda pair: (pair[0].name not in teachers, pair[1]))
+    tasks: dict[tuple, Task] = {}
+    for row, seed in pairs:
+        _add_task(tasks, study, settings, row, seed)
+    needed = {id(task.teacher) for task in tasks.values() if task.state != 'recorded' and task.teacher}
+    for task in tasks.values():
+        if id(task) in needed and task.state == 'recorded' and own_finished(task, settings) is None:
+            task.state = 'retrain'
+    return sorted(tasks.values(), key=lambda task: task.row.name not in teachers)
+
+
+def _add_task(tasks: dict, study: Study, settings: Settings, row: StudyRow, seed: int) -> Task:
+    if (row.name, seed) in tasks:
+        return tasks[row.name, seed]
+    # a seed changes nothing in the config, and reading one takes a second
+    known = next((task for (name, _), task in tasks.items() if name == row.name), None)
+    cfg, options = (known.cfg, known.options) if known else resolve(study, row, settings.root)
+    sha = known.sha if known else config_hash(cfg)
+    record = read_record(record_path(settings.results, row, seed))
+    state = 'missing' if record is None else 'recorded' if record['config_sha256'] == sha else 'differs'
+    task = Task(row, seed, cfg, options, sha, state)
+    distilled = cfg.model.get('teacher')
+    if isinstance(distilled, dict) and distilled.get('config'):
+        named = study.teacher_of(row)
+        if named is None:
+            raise StudyError(f'row {row.name!r} distils, but the study names no teacher; add '
+                             '"teacher": {"row": ..., "seed": 0}')
+        if study.row(named[0]).config != distilled.config:
+            raise StudyError(f'row {row.name!r}: its config names the teacher {distilled.config!r}, the study the row '
+                             f'{named[0]!r} with {study.row(named[0]).config!r}; make them equal')
+        task.teacher = _add_task(tasks, study, settings, study.row(named[0]), named[1])
+        current = read_record(record_path(settings.results, task.teacher.row, task.teacher.seed))
+        if record and current and record.get('teacher', {}).get('weights_sha256') != current['weights_sha256']:
+            task.notes.append('its teacher was not the one recorded now')
+    tasks[row.name, seed] = task
+    return task
+
+
+def own_finished(task: Task, settings: Settings) -> Finished | None:
+    """The finished run in the task's work directory, if it is of the task's config."""
+    finished = read_finished(settings.run_dir(task.row, task.seed))
+    return finished if finished is not None and config_hash(finished.cfg) == task.sha else None
+
+
+def option_arguments(options: dict) -> list[str]:
+    """``KEY=VALUE`` words that ``--cfg-options`` reads back as ``options``.
+
+    Raises:
+        StudyError: a value that the command line cannot carry, such as a dict.
+    """
+    def word(value) -> str:
+        if isinstance(value, (list, tuple)):
+            marks = '[]' if isinstance(value, list) else '()'
+            return marks[0] + ','.join(map(word, value)) + marks[1]
+        return str(value)
+    words = [f'{key}={word(value)}' for key, value in options.items()]
+    if words:
+        parser = argparse.ArgumentParser()
+        parser.add_argument('--options', nargs='+', action=DictAction)
+        back = parser.parse_args(['--options', *words]).options
+        for key, value in options.items():
+            if isinstance(value, dict) or back.get(key) != value:
+                raise StudyError(f'option {key}={value!r} cannot be given on a command line; write a config file '
+                                 'that derives from the row\'s')
+    return words
+
+
+def plan_one(study: Study, settings: Settings, row: StudyRow, seed: int) -> Task:
+    """One run, with its teacher, whatever is recorded."""
+    return _add_task({}, study, settings, row, seed)
+
+
+def train_arguments(task: Task, settings: Settings, for_record: bool = False) -> list[str] | str:
+    """Arguments of ``tools/train.py``, or the whole command with the default places, for the record.
+
+    Raises:
+        StudyError: the teacher has no finished run; an option that a command line cannot carry.
+    """
+    place, options = settings, dict(task.options)
+    if for_record:
+        place = Settings(root='', work_dir='work_dirs/studies', results='', trainer='')
+    run_dir = relative(place.run_dir(task.row, task.seed), place.root)
+    if task.teacher is not None:
+        finished = own_finished(task.teacher, settings)
+        if finished is None:
+            raise StudyError(f'no finished run of {task.teacher.name} in '
+                             f'{settings.run_dir(task.teacher.row, task.teacher.seed)}')
+        folder = relative(place.run_dir(task.teacher.row, task.teacher.seed), place.root)
+        options['model.teacher.checkpoint'] = osp.join(folder, osp.basename(finished.checkpoint))
+    arguments = [task.row.config, '--seed', str(task.seed), '--work-dir', run_dir]
+    if settings.data_root and not for_record:
+        arguments += ['--data-root', settings.data_root]
+    if options:
+        arguments += ['--cfg-options', *option_arguments(options)]
+    return 'python tools/train.py ' + shlex.join(arguments) if for_record else arguments
+
+
+def relative(path: str, root: str) -> str:
+    """Below ``root`` without it, so that the dumped config is free of machine paths; elsewhere absolute."""
+    if not root:
+        return path
+    short = osp.relpath(path, root)
+    return osp.abspath(path) if short.startswith(os.pardir) else short

@@ -1,0 +1,103 @@
+"""The record of one finished run: figures, and everything that says how they came about; no path of a machine."""
+import glob
+import hashlib
+import importlib.metadata
+import json
+import os
+import os.path as osp
+import platform
+import re
+
+from mmengine.config import Config
+
+from .study import Finished, Study, StudyRow, ann_files, record_path, write_atomically
+from .study_identity import config_hash, weights_hash
+
+
+def make_record(study: Study, row: StudyRow, seed: int, finished: Finished, root: str, threads: int | None,
+                jobs: int | None, command: str, teacher: dict | None = None) -> dict:
+    """The record as it is written.
+
+    Args:
+        root (str): directory that relative paths of the config start from.
+        threads (int | None): of the run; None where nobody knows.
+        jobs (int | None): runs side by side.
+        command (str): what trains it again.
+        teacher (dict | None): ``row``, ``seed`` and ``weights_sha256``.
+    """
+    accuracy, cfg = finished.accuracy, finished.cfg
+    work_dir = osp.dirname(finished.checkpoint)
+    record = dict(
+        study=row.home.split('/')[0], row=row.home.split('/')[1], seed=seed, split=study.split, config=row.config,
+        accuracy=accuracy.figures, per_class=accuracy.per_class, epoch=cfg.train_cfg.max_epochs,
+        wall_seconds=round(finished.seconds), schedule=schedule(cfg), annotations=annotations(cfg, root),
+        hardware=dict(device=device_of(work_dir), cores=os.cpu_count(), threads=threads, jobs=jobs),
+        versions=versions(work_dir), config_sha256=config_hash(cfg),
+        weights_sha256=weights_hash(finished.checkpoint))
+    if teacher is not None:
+        record['teacher'] = teacher
+    return dict(record, command=command)
+
+
+def write_record(results: str, row: StudyRow, seed: int, record: dict) -> None:
+    write_atomically(record_path(results, row, seed), json.dumps(record, indent=1) + '\n')
+
+
+def schedule(cfg: Config) -> dict:
+    """Length and step size of the training."""
+    optimizer = cfg.optim_wrapper.optimizer
+    return dict(epochs=cfg.train_cfg.max_epochs, batch_size=cfg.train_dataloader.batch_size,
+                optimizer=str(optimizer.type), lr=optimizer.lr)
+
+
+def annotations(cfg: Config, root: str) -> dict[str, str]:
+    """SHA-256 of the annotation files that were trained and evaluated on, by file name."""
+    evaluated = next(value for _, value in ann_files(cfg.val_evaluator, ''))
+    trained = next(value for _, value in ann_files(cfg.train_dataloader, ''))
+    found = {}
+    for name in (osp.basename(trained), osp.basename(evaluated)):
+        path = osp.join(root, osp.dirname(evaluated), name)
+        if osp.isfile(path):
+            with open(path, 'rb') as file:
+                found[name] = hashlib.sha256(file.read()).hexdigest()
+    return found
+
+
+def _session_log(work_dir: str) -> str:
+    paths = sorted(glob.glob(osp.join(glob.escape(work_dir), '*', '*.log')))
+    if not paths:
+        return ''
+    with open(paths[-1], encoding='utf-8', errors='replace') as file:
+        return file.read(20000)
+
+
+def device_of(work_dir: str) -> str:
+    """The GPU that the run's log names, or this machine's CPU."""
+    gpu = re.search(r'^\s*GPU 0[\d,]*: (.+)$', _session_log(work_dir), re.MULTILINE)
+    if gpu:
+        return gpu[1].strip()
+    if osp.isfile('/proc/cpuinfo'):
+        with open('/proc/cpuinfo', encoding='utf-8') as file:
+            model = re.search(r'^model name\s*:\s*(.+)$', file.read(), re.MULTILINE)
+        if model:
+            return model[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def versions(work_dir: str) -> dict[str, str]:
+    """Installed versions; those of PyTorch and MMEngine as the run's own log says them."""
+    import kd_det
+    found = dict(kd_det=kd_det.__version__, python=platform.python_version())
+    for name, packages in (('torch', ['torch']), ('mmengine', ['mmengine', 'mmengine-lite']), ('mmdet', ['mmdet']),
+                           ('mmcv', ['mmcv', 'mmcv-lite']), ('numpy', ['numpy'])):
+        for package in packages:
+            try:
+                found[name] = importlib.metadata.version(package)
+                break
+            except importlib.metadata.PackageNotFoundError:
+                continue
+    log = _session_log(work_dir)
+    for name, title in (('torch', 'PyTorch'), ('mmengine', 'MMEngine')):
+        if match := re.search(rf'^\s*{title}: (\S+)$', log, re.MULTILINE):
+            found[name] = match[1]
+    return found

@@ -1,0 +1,229 @@
+"""Run the trainings of a study side by side, and record each one when it ends."""
+import fcntl
+import os
+import os.path as osp
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+from .study import (
+    Finished,
+    Study,
+    StudyError,
+    checkpoint_of,
+    mean_seconds,
+    read_finished,
+    read_record,
+    record_path,
+    row_records,
+    run_config,
+)
+from .study_identity import config_hash, differing_keys, weights_hash
+from .study_plan import Settings, Task, train_arguments
+from .study_record import make_record, write_record
+
+_STOP_SECONDS = 60.0  # a step, a checkpoint and the exit of the data loader's workers
+
+
+class Scheduler:
+    """Trains what is not recorded, at most ``settings.jobs`` at a time.
+
+    Another runner may work on the same study: a run is locked while it trains, the other one takes the next.
+
+    Args:
+        after_each (Callable): called after each new record.
+    """
+
+    def __init__(self, study: Study, settings: Settings, tasks: list[Task],
+                 after_each: Callable[[], None] = lambda: None) -> None:
+        self.study, self.settings, self.after_each = study, settings, after_each
+        if (differing := [task.name for task in tasks if task.state == 'differs']) and not settings.redo:
+            raise StudyError('recorded with another config than the study\'s now: ' + ', '.join(differing)
+                             + '. --redo trains them again; --rows leaves them out')
+        self.pending = [task for task in tasks if task.state != 'recorded']
+        self.total = len(self.pending)
+        self.running: dict[subprocess.Popen, tuple[Task, int, float]] = {}
+        self.failed: list[Task] = []
+
+    def run(self) -> list[Task]:
+        """Returns the tasks that failed; Ctrl-C stops the children and passes on."""
+        reported = time.monotonic()
+        try:
+            while self.pending or self.running:
+                self._start_ready()
+                for process in [p for p in self.running if p.poll() is not None]:
+                    self._finish(process)
+                if self.running and time.monotonic() - reported > self.settings.report_seconds:
+                    self._report()
+                    reported = time.monotonic()
+                time.sleep(self.settings.poll_seconds)
+        finally:
+            self._stop_all()
+        return self.failed
+
+    def _start_ready(self) -> None:
+        for task in list(self.pending):
+            if len(self.running) >= self.settings.jobs:
+                return
+            if task.teacher in self.failed:
+                self._fail(task, f'its teacher ({task.teacher.name}) failed')
+            elif task.teacher not in self.pending and task.teacher not in [t for t, *_ in self.running.values()]:
+                self._start(task)
+
+    def _start(self, task: Task) -> None:
+        run_dir = self.settings.run_dir(task.row, task.seed)
+        os.makedirs(osp.dirname(run_dir), exist_ok=True)
+        lock = os.open(f'{run_dir}.lock', os.O_RDWR | os.O_CREAT)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:  # another runner trains it; look again later
+            os.close(lock)
+            return
+        self.pending.remove(task)
+        try:
+            arguments = self._prepare(task, run_dir)
+        except (ValueError, OSError, RuntimeError) as error:
+            os.close(lock)
+            self._fail(task, str(error))
+            return
+        if arguments is None:
+            os.close(lock)
+            return
+        env = dict(os.environ, OMP_NUM_THREADS=str(self.settings.threads), MKL_NUM_THREADS=str(self.settings.threads),
+                   PYTHONPATH=os.pathsep.join(filter(None, [self.settings.root, os.environ.get('PYTHONPATH')])))
+        with open(f'{run_dir}.log', 'a', encoding='utf-8') as output:
+            # its own session: the terminal's Ctrl-C reaches only this program, which then stops the run in good order.
+            # The lock goes along, so that a run outliving this program is not started a second time.
+            process = subprocess.Popen([sys.executable, self.settings.trainer, *arguments], cwd=self.settings.root,
+                                       env=env, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
+                                       pass_fds=(lock,))
+        self.running[process] = (task, lock, time.monotonic())
+        self._say(f'{task.name}: started{" again from its last checkpoint" if "--resume" in arguments else ""}')
+
+    def _prepare(self, task: Task, run_dir: str) -> list[str] | None:
+        """The arguments of the training; None if the run is done and now recorded."""
+        record = read_record(record_path(self.settings.results, task.row, task.seed))
+        if record and record['config_sha256'] == task.sha and task.state != 'retrain':
+            self._say(f'{task.name}: recorded by another runner')
+            return None
+        there = run_config(run_dir)
+        if there is not None and config_hash(there) != task.sha:
+            if not self.settings.redo:
+                raise StudyError(f'{run_dir} holds a run of another config (differs in '
+                                 f'{", ".join(differing_keys(there, task.cfg)[:6])}); --redo replaces it')
+            there = None
+        resume = False
+        if there is not None:
+            if (finished := read_finished(run_dir)) is not None:
+                self._record(task, finished)
+                return None
+            checkpoint = checkpoint_of(run_dir) if osp.isfile(osp.join(run_dir, 'last_checkpoint')) else None
+            resume = checkpoint is not None
+            if resume and checkpoint.endswith(f'epoch_{there.train_cfg.max_epochs}.pth'):
+                self._say(f'{task.name}: trained, but stopped before its validation; starting over')
+                resume = False
+        if not resume:
+            shutil.rmtree(run_dir, ignore_errors=True)
+        return train_arguments(task, self.settings) + ['--resume'] * resume
+
+    def _finish(self, process: subprocess.Popen) -> None:
+        task, lock, _ = self.running.pop(process)
+        run_dir = self.settings.run_dir(task.row, task.seed)
+        try:
+            if process.returncode != 0:
+                raise StudyError(f'ended with {process.returncode}; the end of {run_dir}.log:\n'
+                                 + _tail(f'{run_dir}.log'))
+            finished = read_finished(run_dir)
+            if finished is None:
+                raise StudyError(f'ended without a validation after its last epoch; see {run_dir}.log')
+            if config_hash(finished.cfg) != task.sha:
+                raise StudyError('the trained config is not the study\'s; it differs in '
+                                 + ', '.join(differing_keys(finished.cfg, task.cfg)[:6]))
+            self._record(task, finished)
+        except (ValueError, OSError, RuntimeError) as error:
+            self._fail(task, str(error))
+        finally:
+            os.close(lock)
+
+    def _record(self, task: Task, finished: Finished) -> None:
+        settings, teacher = self.settings, None
+        if task.teacher is not None:
+            checkpoint = osp.join(settings.root, finished.cfg.model.teacher.checkpoint)
+            teacher = dict(row=task.teacher.row.name, seed=task.teacher.seed, weights_sha256=weights_hash(checkpoint))
+        record = make_record(self.study, task.row, task.seed, finished, settings.root, settings.threads, settings.jobs,
+                             train_arguments(task, settings, for_record=True), teacher)
+        old = read_record(record_path(self.settings.results, task.row, task.seed))
+        if task.state == 'retrain' and old is not None:
+            same = old['weights_sha256'] == record['weights_sha256']
+            self._say(f'{task.name}: trained again, ' + ('the same weights' if same else
+                      f'OTHER weights than recorded: AP {record["accuracy"]["AP"]}, recorded '
+                      f'{old["accuracy"]["AP"]}; the record stays, new students name the new weights'))
+            return
+        write_record(self.settings.results, task.row, task.seed, record)
+        self._say(f'{task.name}: AP {record["accuracy"]["AP"]}, {record["wall_seconds"] / 60:.1f} min')
+        self.after_each()
+
+    def _fail(self, task: Task, reason: str) -> None:
+        if task in self.pending:
+            self.pending.remove(task)
+        self.failed.append(task)
+        self._say(f'{task.name}: FAILED: {reason}')
+
+    def _say(self, text: str) -> None:
+        done = self.total - len(self.pending) - len(self.running)
+        print(f'{time.strftime("%H:%M:%S")} [{done}/{self.total}] {text}', flush=True)
+
+    def _report(self) -> None:
+        parts = [f'{task.name} {_progress(self.settings.run_dir(task.row, task.seed))}'
+                 for task, *_ in self.running.values()]
+        left = self._seconds_left()
+        parts.append('study: eta unknown' if left is None else f'study: eta {left / 60:.0f} min')
+        self._say('; '.join(parts))
+
+    def _seconds_left(self) -> float | None:
+        """From the mean time of a row's recorded runs; a row without any takes the mean of the other rows."""
+        known = {row.name: mean_seconds(row_records(self.settings.results, row)) for row in self.study.rows}
+        times = [value for value in known.values() if value is not None]
+        if not times:
+            return None
+        def estimate(task: Task) -> float:
+            return known[task.row.name] or sum(times) / len(times)
+        left = sum(map(estimate, self.pending))
+        left += sum(max(estimate(task) - (time.monotonic() - start), 0) for task, _, start in self.running.values())
+        return left / self.settings.jobs
+
+    def _stop_all(self) -> None:
+        """Ask the children to stop after their step; a second Ctrl-C, or too long a wait, ends them."""
+        for process in self.running:
+            process.send_signal(signal.SIGINT)
+        try:
+            deadline = time.monotonic() + _STOP_SECONDS
+            for process in self.running:
+                process.wait(max(deadline - time.monotonic(), 0))
+        except (subprocess.TimeoutExpired, KeyboardInterrupt):
+            for process in self.running:
+                if process.poll() is None:
+                    os.killpg(process.pid, signal.SIGKILL)
+                    process.wait()
+        for _, lock, _ in self.running.values():
+            os.close(lock)
+        self.running = {}
+
+
+def _tail(path: str, lines: int = 12) -> str:
+    with open(path, encoding='utf-8', errors='replace') as file:
+        return '\n'.join('    ' + line for line in file.read().splitlines()[-lines:])
+
+
+def _progress(run_dir: str) -> str:
+    """Epoch, iteration and remaining time as the run's own log says it."""
+    path = f'{run_dir}.log'
+    with open(path, 'rb') as file:
+        file.seek(max(osp.getsize(path) - 20000, 0))
+        text = file.read().decode('utf-8', 'replace')
+    found = re.findall(r'Epoch\((\w+)\)\s+(\S+).*?eta: (\S+(?: days?, \S+)?)', text)
+    return '{} {} eta {}'.format(*found[-1]) if found else 'starting'

@@ -1,0 +1,163 @@
+"""The table of a study out of its records: means, paired differences with intervals, share of the gap closed."""
+import math
+import os.path as osp
+import statistics
+from dataclasses import dataclass
+
+from .study import Study, StudyError, row_records, write_atomically
+
+# 0.975 quantiles of Student's t for 1, 2, ... degrees of freedom.
+_T = (12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281,
+      2.2010, 2.1788, 2.1604, 2.1448, 2.1314, 2.1199, 2.1098, 2.1009, 2.0930, 2.0860)
+
+
+def t_quantile(freedom: int) -> float:
+    """0.975 quantile of Student's t: tabled up to 20 degrees of freedom, then Cornish-Fisher (error below 1e-4)."""
+    if freedom < 1:
+        raise ValueError(f'{freedom} degrees of freedom; at least 1 is needed, that is two seeds')
+    if freedom <= len(_T):
+        return _T[freedom - 1]
+    z, n = 1.959963985, freedom
+    return (z + (z**3 + z) / (4 * n) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * n**2)
+            + (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / (384 * n**3))
+
+
+@dataclass
+class Difference:
+    """Row less base, in AP, over the seeds that both have. ``low`` and ``high`` are None for one seed.
+
+    Attributes:
+        seeds (list[int]): the pairs.
+        mean, low, high (float): mean and its 95 % confidence interval.
+        gap_share (float | None): mean over (teacher - base on the same seeds); None unless the teacher is better.
+    """
+    seeds: list
+    mean: float
+    low: float | None
+    high: float | None
+    gap_share: float | None
+
+    @property
+    def wins(self) -> bool | None:
+        """Whether the interval lies above zero; None for one seed."""
+        return None if self.low is None else self.low > 0
+
+
+def paired_difference(row: dict, base: dict, teacher: float | None = None) -> Difference | None:
+    """Paired by seed, the differences taken as normal: mean +- t(n - 1) sd / sqrt(n).
+
+    Args:
+        row, base (dict[int, float]): AP by seed.
+        teacher (float | None): its AP.
+
+    Returns:
+        Difference | None: None without a common seed.
+    """
+    seeds = sorted(set(row) & set(base))
+    if not seeds:
+        return None
+    deltas = [row[seed] - base[seed] for seed in seeds]
+    mean = statistics.fmean(deltas)
+    low = high = share = None
+    if len(seeds) > 1:
+        half = t_quantile(len(seeds) - 1) * statistics.stdev(deltas) / math.sqrt(len(seeds))
+        low, high = mean - half, mean + half
+    if teacher is not None:
+        gap = teacher - statistics.fmean(base[seed] for seed in seeds)
+        share = mean / gap if gap > 0 else None
+    return Difference(seeds, mean, low, high, share)
+
+
+def study_table(study: Study, results: str) -> str:
+    """Markdown of a study; a row without records says so."""
+    records = {row.name: row_records(results, row) for row in study.rows}
+    ap = {name: figures(found, 'AP') for name, found in records.items()}
+    lines = ['| | what | seeds | AP | AP50 | AP - base [95 % interval] | gap closed |',
+             '| --- | --- | ---: | ---: | ---: | ---: | ---: |']
+    for row in study.rows:
+        cells = [row.label, row.description, str(len(records[row.name])), spread(ap[row.name]),
+                 spread(figures(records[row.name], 'AP50'))]
+        cells += _compared(study, row, ap)
+        lines.append('| ' + ' | '.join(cell.replace('|', '\\|') for cell in cells) + ' |')
+    return '\n'.join([f'**{study.title}** ({study.split}, last epoch, AP in percent)', '', *lines, '',
+                      *notes(study, records)])
+
+
+def _compared(study: Study, row, ap: dict) -> list[str]:
+    teachers = {t[0] for t in (study.teacher, *(r.teacher for r in study.rows)) if t}
+    if row.name == study.base or row.name in teachers:
+        return ['', '']
+    teacher, seed = study.teacher_of(row) or (None, 0)
+    difference = paired_difference(ap[row.name], ap[study.base], ap.get(teacher, {}).get(seed))
+    if difference is None:
+        return ['-', '-']
+    text = f'{difference.mean:+.1f}'
+    if difference.low is not None:
+        text += f' [{difference.low:+.1f}, {difference.high:+.1f}]'
+    if len(difference.seeds) < len(ap[row.name]):
+        text += f' ({len(difference.seeds)} pairs)'
+    return [text, '-' if difference.gap_share is None else f'{100 * difference.gap_share:.0f} %']
+
+
+def figures(records: dict, column: str) -> dict[int, float]:
+    """One AP column by seed, without the seeds that have nothing to measure."""
+    return {seed: record['accuracy'][column] for seed, record in records.items()
+            if record['accuracy'].get(column) is not None}
+
+
+def spread(values: dict[int, float]) -> str:
+    if not values:
+        return '-'
+    sd = f' ± {statistics.stdev(values.values()):.1f}' if len(values) > 1 else ''
+    return f'{statistics.fmean(values.values()):.1f}{sd}'
+
+
+def notes(study: Study, records: dict) -> list[str]:
+    """What a reader must know about the figures: spread, missing runs, mixed conditions."""
+    found = [record for row in records.values() for record in row.values()]
+    if not found:
+        return ['No run is recorded yet.']
+    lines = ['± is the standard deviation over seeds; differences are paired by seed, intervals are Student\'s t.']
+    for row in study.rows:
+        if len({r['config_sha256'] for r in records[row.name].values()}) > 1:
+            lines.append(f'Row {row.label!r} mixes seeds of different configs.')
+        if len({r.get('teacher', {}).get('weights_sha256') for r in records[row.name].values()}) > 1:
+            lines.append(f'Row {row.label!r} mixes seeds with different teachers.')
+    cpus = sorted({(r.get('hardware') or {}).get('device') or 'unknown hardware' for r in found})
+    torch = sorted({(r.get('versions') or {}).get('torch') or 'unknown' for r in found})
+    hours = sum(r.get('wall_seconds') or 0 for r in found) / 3600
+    lines.append(f'{len(found)} runs, {hours:.1f} hours of wall time on {", ".join(cpus)}; '
+                 f'PyTorch {", ".join(torch)}.')
+    return lines
+
+
+def replace_marked(text: str, name: str, table: str) -> str | None:
+    """``text`` with ``table`` between ``<!-- study:NAME -->`` and ``<!-- /study:NAME -->``; None without them.
+
+    Raises:
+        StudyError: only one of the two markers, or one of them more than once.
+    """
+    begin, end = f'<!-- study:{name} -->', f'<!-- /study:{name} -->'
+    counts = text.count(begin), text.count(end)
+    if counts == (0, 0):
+        return None
+    if counts != (1, 1) or text.index(begin) > text.index(end):
+        raise StudyError(f'the markers {begin} and {end} must stand once each and in this order; found {counts[0]} '
+                         f'and {counts[1]}')
+    head, rest = text.split(begin)
+    return f'{head}{begin}\n{table}\n{end}{rest.split(end)[1]}'
+
+
+def write_readme(path: str, name: str, table: str) -> bool:
+    """Put the table between its markers in a Markdown file. Returns whether there are markers to write between."""
+    if not osp.isfile(path):
+        return False
+    with open(path, encoding='utf-8') as file:
+        text = file.read()
+    try:
+        changed = replace_marked(text, name, table)
+    except StudyError as error:
+        raise StudyError(f'{path}: {error}') from None
+    if changed is not None and changed != text:
+        write_atomically(path, changed)
+    return changed is not None
