@@ -11,6 +11,8 @@ import pickle
 import sys
 
 import kd_det  # noqa: F401  (prepares the stack before anything of MMDetection is imported)
+
+# isort: split
 from kd_det.analysis import CompareError, compare, plots, table
 from kd_det.engine.checkpoint import CheckpointMismatch
 from kd_det.engine.config import ConfigError

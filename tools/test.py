@@ -4,11 +4,13 @@ import argparse
 import os
 import os.path as osp
 
+import kd_det  # noqa: F401  (prepares the stack before anything of MMDetection is imported)
+
+# isort: split
 from mmdet.evaluation import DumpDetResults
 from mmengine.config import DictAction
 from mmengine.runner import Runner
 
-import kd_det  # noqa: F401  (prepares the stack before anything of MMDetection is imported)
 from kd_det.engine.checkpoint import load_deployed
 from kd_det.engine.config import deployed_config, load_config
 from kd_det.engine.data_check import check_data

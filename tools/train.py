@@ -4,12 +4,14 @@ import argparse
 import os
 import os.path as osp
 
+import kd_det  # noqa: F401  (prepares the stack before anything of MMDetection is imported)
+
+# isort: split
 from mmdet.registry import MODELS
 from mmengine.config import Config, DictAction
 from mmengine.registry import RUNNERS, DefaultScope
 from mmengine.runner import Runner
 
-import kd_det  # noqa: F401  (prepares the stack before anything of MMDetection is imported)
 from kd_det.detectors import DistillerMixin
 from kd_det.engine import InterruptHook, WholeCheckpointHook
 from kd_det.engine.config import load_config, resume_from, set_teacher, with_student

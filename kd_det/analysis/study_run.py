@@ -225,5 +225,5 @@ def _progress(run_dir: str) -> str:
     with open(path, 'rb') as file:
         file.seek(max(osp.getsize(path) - 20000, 0))
         text = file.read().decode('utf-8', 'replace')
-    found = re.findall(r'Epoch\((\w+)\)\s+(\S+).*?eta: (\S+(?: days?, \S+)?)', text)
-    return '{} {} eta {}'.format(*found[-1]) if found else 'starting'
+    found = re.findall(r'Epoch\((\w+)\)\s+(\[\d+\]\[\s*\d+/\d+\]).*?eta: (\d+ days?, \S+|\S+)', text)
+    return '{} {} eta {}'.format(*found[-1]).replace('[ ', '[') if found else 'starting'

@@ -25,8 +25,9 @@ class OpNotServedError(NotImplementedError):
         super().__init__(
             f"The op '{name}' of mmcv._ext was called, but MMCV is installed without compiled ops "
             'and kd_det does not serve this one. Install a compiled MMCV in place of mmcv-lite '
-            "(official wheels: pip install -U openmim && mim install 'mmcv>=2.0.0,<2.2.0'; "
-            'recent PyTorch: build onedl-mmcv with MMCV_WITH_OPS=1), or use a model without it. '
+            "(official wheels: pip install -U openmim && mim install 'mmcv>=2.0.0,<2.2.0'; recent "
+            'PyTorch and a C++ compiler: pip install --no-build-isolation --no-cache-dir '
+            'onedl-mmcv), or use a model without it. '
             f'If kd_det should serve it, report the op name {name}.')
         self.op = name
 

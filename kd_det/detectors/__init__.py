@@ -6,8 +6,9 @@ from mmengine.config import ConfigDict
 from .distiller import DistillerMixin
 from .faster_rcnn import FasterRCNNDistiller
 from .lad import LADDistiller
+from .soft_label import SoftLabelDistiller
 
-DISTILLERS: dict[str, type[DistillerMixin]] = {cls.__name__: cls for cls in (FasterRCNNDistiller, LADDistiller)}
+DISTILLERS: dict[str, type[DistillerMixin]] = {cls.__name__: cls for cls in (FasterRCNNDistiller, LADDistiller, SoftLabelDistiller)}
 
 
 def student_model(model: dict) -> ConfigDict:
@@ -28,4 +29,5 @@ def student_model(model: dict) -> ConfigDict:
     return model
 
 
-__all__ = ['DISTILLERS', 'DistillerMixin', 'FasterRCNNDistiller', 'LADDistiller', 'student_model']
+__all__ = ['DISTILLERS', 'DistillerMixin', 'FasterRCNNDistiller', 'LADDistiller', 'SoftLabelDistiller',
+           'student_model']

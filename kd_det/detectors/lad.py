@@ -13,7 +13,9 @@ from ..assignment.record import Assignments, record
 from ..assignment.replay import replay
 from ..engine.config import ConfigError
 from ..tap import tap_layer
+from .dense_outputs import check_same_priors, training_format
 from .distiller import DistillerMixin
+from .soft_label import SoftLabelTerms
 
 
 class LADDistiller(DistillerMixin, SingleStageDetector):
@@ -74,9 +76,8 @@ class LADDistiller(DistillerMixin, SingleStageDetector):
             theirs.initial_epoch = 0  # the teacher's own first epochs are over
         self.soft_label = None
         if soft_label is not None:
-            from .soft_label import SoftLabelTerms
-            self.soft_label = SoftLabelTerms.build('soft_label', soft_label, head, theirs,
-                                                   beside_lad=True)
+            self.soft_label = SoftLabelTerms.build('soft_label', soft_label, head, theirs, beside_lad=True)
+        if self.soft_label is not None:
             self.distill_terms += self.soft_label.names
 
     # -- build ----------------------------------------------------------------------------------
@@ -97,7 +98,7 @@ class LADDistiller(DistillerMixin, SingleStageDetector):
         if head.num_classes != theirs.num_classes:
             raise ConfigError(f'bbox_head.num_classes: {head.num_classes}, the teacher has '
                               f'{theirs.num_classes}')
-        _check_priors(head, theirs)
+        check_same_priors(head, theirs)
 
     def _checked_average(self, value: str | None) -> str:
         paa = self.lad and isinstance(self.bbox_head, PAAHead)
@@ -143,7 +144,8 @@ class LADDistiller(DistillerMixin, SingleStageDetector):
                     stack.enter_context(average_over_positives(self.bbox_head.loss_bbox))
             losses = super().loss(batch_inputs, batch_data_samples)
         if self.soft_label is not None:
-            losses.update(self.soft_label(outputs[0], taught, batch_data_samples))
+            losses.update(self.soft_label(self.bbox_head, outputs[0], self.teacher.model.bbox_head, taught,
+                                          batch_data_samples))
         losses.update(self.hint_losses(guided, hints))
         return losses
 
@@ -187,20 +189,6 @@ class LADDistiller(DistillerMixin, SingleStageDetector):
 
 
 @contextmanager
-def training_format(head: nn.Module) -> Iterator[None]:
-    """Outputs as the head's loss wants them, while its layers stay in eval mode.
-
-    Some heads hand out other things in eval mode (FCOS scales its boxes by the stride); the flag is
-    set on the head alone, so batch norms and dropout below it do not see it.
-    """
-    training, head.training = head.training, True
-    try:
-        yield
-    finally:
-        head.training = training
-
-
-@contextmanager
 def average_over_positives(loss_bbox: nn.Module) -> Iterator[None]:
     """The box loss as the mean over the boxes it is given, whatever weights come with them."""
     def unweighted(_module: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
@@ -211,18 +199,3 @@ def average_over_positives(loss_bbox: nn.Module) -> Iterator[None]:
         yield
     finally:
         handle.remove()
-
-
-def _check_priors(head: nn.Module, theirs: nn.Module) -> None:
-    """The same priors on feature maps of any common size."""
-    ours, others = head.prior_generator, theirs.prior_generator
-    if list(map(tuple, ours.strides)) != list(map(tuple, others.strides)):
-        raise ConfigError(f'bbox_head: the student\'s strides are {list(ours.strides)}, the teacher\'s '
-                          f'{list(others.strides)}; LAD needs the same priors')
-    sizes = [(2, 3)] * len(ours.strides)
-    for level, (one, other) in enumerate(zip(ours.grid_priors(sizes, device='cpu'),
-                                             others.grid_priors(sizes, device='cpu'))):
-        if one.shape != other.shape or not torch.allclose(one.float(), other.float()):
-            raise ConfigError(f'bbox_head: priors of level {level} differ: {one[0].tolist()}... '
-                              f'({len(one)} on a 2x3 map) in the student, {other[0].tolist()}... '
-                              f'({len(other)}) in the teacher; use the same prior or anchor generator')

@@ -11,6 +11,8 @@ import signal
 import sys
 
 import kd_det  # noqa: F401  (prepares the stack before anything of MMDetection is imported)
+
+# isort: split
 from kd_det.analysis import CompareError
 from kd_det.analysis.study import StudyError, load_study
 from kd_det.analysis.study_import import import_run
