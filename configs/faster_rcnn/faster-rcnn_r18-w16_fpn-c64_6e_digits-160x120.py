@@ -4,4 +4,7 @@ _base_ = ['../_base_/models/faster-rcnn_r18_fpn-c64_scratch.py', '../_base_/data
 model = dict(
     backbone=dict(base_channels=16),
     neck=dict(in_channels=[16, 32, 64, 128]),
+    # the smallest digits have 6 pixels at 160x120; anchors of 8 pixels there are the teacher's P3 anchors of 16, so that
+    # the objects which the student finds on P2 are those the teacher finds on a level with a partner
+    rpn_head=dict(anchor_generator=dict(scales=[2])),
     roi_head=dict(bbox_head=dict(num_classes=10)))

@@ -8,7 +8,8 @@ from .faster_rcnn import FasterRCNNDistiller
 from .lad import LADDistiller
 from .soft_label import SoftLabelDistiller
 
-DISTILLERS: dict[str, type[DistillerMixin]] = {cls.__name__: cls for cls in (FasterRCNNDistiller, LADDistiller, SoftLabelDistiller)}
+DISTILLERS: dict[str, type[DistillerMixin]] = {
+    cls.__name__: cls for cls in (FasterRCNNDistiller, LADDistiller, SoftLabelDistiller)}
 
 
 def student_model(model: dict) -> ConfigDict:

@@ -283,12 +283,12 @@ def test_interrupting_the_runner_ends_its_runs(place, tmp_path):
             'Scheduler(study, s, plan(study, s, rows=["base"])).run()\n')
     process = subprocess.Popen([sys.executable, '-c', code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     pointer = Path(settings.run_dir(study.row('base'), 0)) / 'last_checkpoint'
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while not pointer.is_file() and time.monotonic() < deadline:
         time.sleep(0.05)
     assert pointer.is_file()
     process.send_signal(signal.SIGINT)
-    assert process.wait(30) != 0
+    assert process.wait(90) != 0
     # the run's lock is free again only when no process of it is left
     import fcntl
     with open(f'{pointer.parent}.lock') as lock:
