@@ -1,8 +1,8 @@
-# BCCD: an eighth of the width, under ResNet-18's label assignment.
+# BCCD: an eighth of the width, with ResNet-18 as teacher: label-assignment distillation.
 _base_ = '../paa/paa_r18-w8_fpn-c32_8e_bccd-320x240.py'
 model = dict(
     type='LADDistiller',
     teacher=dict(config='configs/paa/paa_r18_fpn-c64_8e_bccd-320x240.py',
                  checkpoint='work_dirs/paa_r18_fpn-c64_8e_bccd-320x240/epoch_8.pth',
-                 # all mixtures of a batch at once
+                 # all mixtures of a batch are fitted at once
                  cfg_options={'model.bbox_head.type': 'BatchedPAAHead'}))

@@ -1,6 +1,7 @@
 """LADDistiller: MMDetection's own LAD on PAA, plain training where it is off, and what every head must keep."""
 import copy
 import functools
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from kd_det.assignment.replay import AssignmentMismatch
 from kd_det.detectors import student_model
 from kd_det.engine.config import ConfigError
 
+ROOT = Path(__file__).parents[2]
 DYNAMIC = ('paa', 'rtmdet', 'tood', 'yolox', 'ddod')
 BATCH = dict(sizes=((64, 96),) * 3, objects=(3, 0, 4), seed=3)
 
@@ -246,3 +248,27 @@ def test_a_teacher_that_sees_other_ground_truths_is_an_error_at_run_time(teacher
     model.teacher.model.bbox_head.loss = other_scene
     with pytest.raises(AssignmentMismatch, match='ground-truth boxes'):
         losses_of(model, make_batch(**BATCH))
+
+
+@pytest.mark.parametrize('folder', ['lad', 'soft_label'])
+def test_configs_are_diffs_over_their_baselines(folder):
+    """What distillation adds, taken away, leaves the baseline: nothing else may differ between the runs."""
+    from mmengine.config import Config
+    paths = sorted((ROOT / 'configs' / folder).glob('*.py'))
+    assert paths
+    for path in paths:
+        cfg, stem = Config.fromfile(str(path)), path.stem.rsplit('_', 1)[0]
+        known = dict(rtmdet='rtmdet/', tood='tood/', yolox='yolox/').get(stem.split('_')[0])
+        if stem.startswith('ddod_r18'):
+            continue  # its baseline exists with ResNet-50 only
+        base = Config.fromstring(f"_base_ = 'mmdet::{known}{stem}.py'", '.py') if known else Config.fromfile(
+            str(ROOT / 'configs' / 'paa' / f'{stem}.py'))
+        plain, own = student_model(cfg.model).to_dict(), base.model.to_dict()
+        assert plain.pop('type') == 'SingleStageDetector' and own.pop('type')
+        assert plain == own, path
+        rest, others = cfg.to_dict(), base.to_dict()
+        for key in ('model', 'custom_imports'):
+            rest.pop(key, None), others.pop(key, None)
+        assert rest == others, path
+        taught = cfg.model.teacher.config
+        assert taught.startswith('mmdet::') or (ROOT / taught).is_file(), path

@@ -66,7 +66,7 @@ def outputs_of(model, batch):
     return DenseOutputs.of(head, decoder_of(head, 'x'), outputs), data
 
 
-@pytest.mark.parametrize('kind', HEADS)
+@pytest.mark.parametrize('kind', [kind for kind in HEADS if kind != 'paa'])  # PAA cannot leave out its NMS
 def test_boxes_are_those_that_the_head_predicts(kind):
     """Decoded boxes against the head's own prediction path, without a threshold and without NMS."""
     model = stirred(build(dense_cfg(kind), 1)).eval()
@@ -187,8 +187,8 @@ def test_solad_is_lad_plus_soft_labels(teacher):
 
 
 def test_a_softmax_head_and_a_temperature(teacher, tmp_path):
-    loss = dict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=1.0)
-    cfg = dense_cfg('retinanet', loss_cls=loss)
+    cfg = dense_cfg('retinanet')
+    cfg.bbox_head.loss_cls = ConfigDict(type='CrossEntropyLoss', use_sigmoid=False, loss_weight=1.0)
     path = save_checkpoint(stirred(build(cfg, 7)), tmp_path / 't.pth')
     values = {}
     for temperature in (1.0, 4.0):

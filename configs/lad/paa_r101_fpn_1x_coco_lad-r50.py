@@ -1,0 +1,8 @@
+# PAA ResNet-101 under ResNet-50's label assignment (LAD, Nguyen et al. 2022). A smaller teacher helps a larger student through its assignment.
+_base_ = '../paa/paa_r101_fpn_1x_coco.py'
+model = dict(
+    type='LADDistiller',
+    teacher=dict(config='mmdet::paa/paa_r50_fpn_1x_coco.py',
+                 checkpoint='https://download.openmmlab.com/mmdetection/v2.0/paa/paa_r50_fpn_1x_coco/paa_r50_fpn_1x_coco_20200821-936edec3.pth',
+                 # all mixtures of a batch are fitted at once
+                 cfg_options={'model.bbox_head.type': 'BatchedPAAHead'}))
