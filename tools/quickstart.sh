@@ -34,13 +34,13 @@ train() { # name config [options]: skips what is finished, resumes what is not
     touch "$out/$name/finished"
 }
 follow() { # progress lines of the runs that are going on, with their ETA
+    local name line
     while sleep 15; do
         for name in "$@"; do
-            line=$(grep -a 'Epoch(train)' "$out/$name.log" 2>/dev/null | tail -n 1 |
-                grep -oE '\[ *[0-9]+\]\[ *[0-9]+/[0-9]+\].* eta: [0-9:]+|loss: [0-9.]+' | sed 's/lr:.*eta/eta/' | tr '\n' ' ')
-            if [ -n "$line" ] && [ ! -e "$out/$name/finished" ]; then
-                printf '   %4d s  %-9s epoch %s\n' $((SECONDS - begin)) "$name" "$line"
-            fi
+            [ -e "$out/$name/finished" ] && continue
+            line=$(grep -a 'Epoch(train)' "$out/$name.log" 2>/dev/null | tail -n 1 | sed -E \
+                's/.*Epoch\(train\) *\[ *([0-9]+)\]\[ *([0-9]+\/ *[0-9]+)\].* eta: ([0-9:]+).* loss: ([0-9.]+).*/epoch \1, step \2, loss \4, eta \3/') || true
+            [ -z "$line" ] || printf '   %4d s  %-9s %s\n' $((SECONDS - begin)) "$name" "$line"
         done
     done
 }
