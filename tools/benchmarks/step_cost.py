@@ -6,10 +6,10 @@ same batches in one process, and the ratio of the medians is printed::
 
     distilled step / (plain student step + plain teacher forward)
 
-A step is preprocessing, loss, backward and the optimizer; data loading is not in it. The teacher forward is the features and
-the dense head or RPN of the plain detector in eval mode without gradients: unfused, float32, default memory format. At
-cross-resolution it sees its own, larger view. Without ``--teacher-checkpoint`` the teacher's weights are random, which changes
-no shape that it computes.
+A step is preprocessing, loss, backward and the optimizer; data loading is not in it. The teacher forward is the features
+and the dense head or RPN of the plain detector in eval mode without gradients: unfused, float32, default memory format. At
+cross-resolution it sees its own, larger view. Without ``--teacher-checkpoint`` the teacher's weights are random, which
+changes no shape that it computes.
 """
 import argparse
 import copy
