@@ -10,9 +10,9 @@ begin=$SECONDS
 seed=${SEED:-0}
 out=work_dirs/quickstart
 [ "$seed" = 0 ] || out=$out-seed$seed
-teacher=configs/faster_rcnn/faster-rcnn_r18-w16_fpn-c64_10e_digits-320x240.py
-student=configs/faster_rcnn/faster-rcnn_r18-w16_fpn-c64_6e_digits-160x120.py
-distil=configs/distill_faster_rcnn/faster-rcnn_r18-w16_fpn-c64_6e_digits-160x120_distill-w16.py
+teacher=configs/faster_rcnn/faster-rcnn_r18-w16_fpn-c32_10e_digits-320x240.py
+student=configs/faster_rcnn/faster-rcnn_r18-w16_fpn-c32_6e_digits-160x120.py
+distil=configs/distill_faster_rcnn/faster-rcnn_r18-w16_fpn-c32_6e_digits-160x120_distill-w16.py
 
 echo "== checking the installation"
 "$python" -m kd_det.doctor | tail -n 3
