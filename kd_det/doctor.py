@@ -51,7 +51,8 @@ PACKAGES = (
 )
 # import names whose distribution is called something else
 DISTRIBUTIONS = {'cv2': 'opencv-python', 'yaml': 'pyyaml', 'PIL': 'pillow',
-                 'pycocotools': 'pycocotools', 'pkg_resources': 'setuptools<81'}
+                 'pycocotools': 'pycocotools', 'pkg_resources': 'setuptools<81',
+                 'imgaug': 'imaug'}
 
 
 @dataclass(frozen=True)
@@ -239,8 +240,10 @@ def check_training(report: Report) -> None:
         except Exception as error:
             traceback.print_exc()
             report.training[device] = 'failed'
-            report.problems.append(Problem(
-                f'a tiny Faster R-CNN does not train on {device}: {_first_line(error)}'))
+            mmdet = next(package for package in PACKAGES if package.module == 'mmdet')
+            report.problems.append(Problem(  # a module may be missing that is imported late
+                f'a tiny Faster R-CNN does not train on {device}: {_first_line(error)}',
+                mend(mmdet, error) if isinstance(error, ModuleNotFoundError) else ''))
     report.can_train = all(result != 'failed' for result in report.training.values())
 
 

@@ -105,6 +105,8 @@ def test_all_that_is_broken_is_listed_at_once(examine):
 
 @needs_stack
 def test_mmcv_too_new_for_mmdet(examine):
+    if 'mmcv_maximum_version' not in Path(find_spec('mmdet').origin).read_text():
+        pytest.skip('this MMDetection takes any MMCV')
     done = examine(files={'mmcv/__init__.py': '__version__ = "2.9.0"'})
     assert done.returncode == 1
     assert 'BROKEN  import mmdet fails with AssertionError: MMCV==2.9.0 is used' in done.stdout
@@ -118,6 +120,8 @@ def package(module):
 @pytest.mark.parametrize(('module', 'error', 'line'), [
     ('mmdet', ModuleNotFoundError("No module named 'terminaltables'", name='terminaltables'),
      'pip install "terminaltables"'),
+    ('mmdet', ModuleNotFoundError("No module named 'imgaug'", name='imgaug'),
+     'pip install "imaug"'),
     ('mmengine', ModuleNotFoundError("No module named 'yaml'", name='yaml'),
      'pip install "pyyaml"'),
     ('mmengine', ModuleNotFoundError("No module named 'pkg_resources'", name='pkg_resources'),

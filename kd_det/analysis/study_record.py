@@ -88,8 +88,9 @@ def versions(work_dir: str) -> dict[str, str]:
     """Installed versions; those of PyTorch and MMEngine as the run's own log says them."""
     import kd_det
     found = dict(kd_det=kd_det.__version__, python=platform.python_version())
-    for name, packages in (('torch', ['torch']), ('mmengine', ['mmengine', 'mmengine-lite']), ('mmdet', ['mmdet']),
-                           ('mmcv', ['mmcv', 'mmcv-lite']), ('numpy', ['numpy'])):
+    for name, packages in (('torch', ['torch']), ('mmengine', ['mmengine', 'mmengine-lite', 'onedl-mmengine']),
+                           ('mmdet', ['mmdet', 'onedl-mmdetection']), ('mmcv', ['mmcv', 'mmcv-lite', 'onedl-mmcv']),
+                           ('numpy', ['numpy'])):
         for package in packages:
             try:
                 found[name] = importlib.metadata.version(package)

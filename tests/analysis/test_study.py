@@ -277,6 +277,7 @@ def test_a_teacher_whose_weights_are_gone_is_trained_again_for_a_new_student(pla
 def test_interrupting_the_runner_ends_its_runs(place, tmp_path):
     study, settings = place(seeds=[0], base=dict(sleep=60))
     code = (f'import signal, sys; sys.path.insert(0, {str(ROOT)!r})\n'
+            'signal.signal(signal.SIGINT, signal.default_int_handler)\n'  # ignored where the tests run in background
             'import kd_det\nfrom kd_det.analysis.study import load_study\n'
             'from kd_det.analysis.study_plan import Settings, plan\nfrom kd_det.analysis.study_run import Scheduler\n'
             f'study, s = load_study({str(tmp_path / "study.json")!r}), {settings!r}\n'

@@ -1,0 +1,53 @@
+"""Every config loads, passes the key check, and a distil config is a diff over its student's baseline."""
+import re
+from pathlib import Path
+
+import pytest
+
+from kd_det.detectors import DISTILLERS, student_model
+from kd_det.engine.config import load_config
+
+ROOT = Path(__file__).resolve().parent.parent
+CONFIGS = sorted(p for p in (ROOT / 'configs').glob('*/*.py') if p.parent.name != '_base_')
+FASTER_RCNN = [p for p in CONFIGS if p.parent.name == 'distill_faster_rcnn']
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=lambda p: f'{p.parent.name}/{p.stem}')
+def test_config_loads_and_names_what_is_registered(path):
+    from mmdet.registry import DATASETS, MODELS
+    cfg = load_config(str(path))
+    assert MODELS.get(cfg.model.type) is not None
+    assert DATASETS.get(cfg.train_dataloader.dataset.type) is not None
+    assert 'kd_det' in cfg.custom_imports.imports  # MMDetection's own tools can run it
+
+
+@pytest.mark.parametrize('path', FASTER_RCNN, ids=lambda p: p.stem)
+def test_without_distillation_it_is_the_baseline(path):
+    base = re.search(r"^_base_ = '(.*)'", path.read_text(), re.M).group(1)
+    while 'distill' in base:  # a column is a diff over the config with all terms
+        path = path.parent / base
+        base = re.search(r"^_base_ = '(.*)'", path.read_text(), re.M).group(1)
+    plain, distilled = load_config(str(path.parent / base)), load_config(str(path))
+    assert distilled.model.type in DISTILLERS
+    student = student_model(distilled.model)
+    student.type = plain.model.type
+    assert student.to_dict() == plain.model.to_dict()
+    for key in set(plain) - {'model', 'train_dataloader'}:
+        assert plain[key] == distilled[key], key
+    inner, ours = distilled.train_dataloader.dataset, plain.train_dataloader.dataset
+    if inner.type == 'RepeatDataset':
+        inner, ours = inner.dataset, ours.dataset
+    if inner.type == 'TwoViewDataset':
+        assert inner.scale_factor == distilled.model.teacher.scale_factor
+        inner = inner.dataset
+    assert inner.to_dict() == ours.to_dict()
+    teacher = distilled.model.teacher
+    if not teacher.config.startswith('mmdet::'):
+        teacher_cfg = load_config(str(ROOT / teacher.config))
+        name, epoch = re.fullmatch(r'work_dirs/(.*)/epoch_(\d+)\.pth', teacher.checkpoint).groups()
+        assert name == Path(teacher.config).stem and int(epoch) == teacher_cfg.train_cfg.max_epochs
+
+
+def test_names_follow_mmdetections():
+    for path in CONFIGS:
+        assert re.fullmatch(r'[a-z0-9.]+(-[a-z0-9]+)*_[a-zA-Z0-9_.-]+', path.stem), path
