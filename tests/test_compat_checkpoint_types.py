@@ -1,4 +1,5 @@
 """What MMEngine writes beside tensors comes back as it was; what only looks like it is refused."""
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -142,3 +143,15 @@ def test_mmcv_1_checkpoint(tmp_path):
     torch.save({'meta': meta, 'state_dict': model.state_dict(),
                 'optimizer': optimizer.state_dict()}, tmp_path / 'old.pth')
     assert safe.load(tmp_path / 'old.pth')['meta'] == meta
+
+
+def test_statistics_survive_loading_in_a_process_that_never_made_a_history(tmp_path):
+    """A resumed rank whose scalars all come from the checkpoint."""
+    buffer = HistoryBuffer([1.0, 3.0], [1, 1])
+    torch.save(dict(message_hub=dict(log_scalars=dict(loss=buffer))), tmp_path / 'c.pth')
+    script = ('import kd_det\nfrom kd_det.compat.checkpoint import load\n'
+              'from mmengine.logging import HistoryBuffer\nHistoryBuffer._statistics_methods.clear()\n'
+              f'buffer = load({str(tmp_path / "c.pth")!r})["message_hub"]["log_scalars"]["loss"]\n'
+              'assert buffer.statistics("mean", 2) == 2, buffer\n')
+    done = subprocess.run([sys.executable, '-c', script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -14,6 +14,7 @@ from mmengine.runner import Runner
 from kd_det.engine.checkpoint import load_deployed
 from kd_det.engine.config import deployed_config, load_config
 from kd_det.engine.data_check import check_data
+from kd_det.engine.distributed import leave, prepare_launcher
 
 
 def parse_args() -> argparse.Namespace:
@@ -38,7 +39,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     args = parse_args()
     cfg = deployed_config(load_config(args.config, args.cfg_options, data_root=args.data_root))
-    cfg.launcher = args.launcher
+    prepare_launcher(cfg, args.launcher)
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir') is None:
@@ -55,6 +56,7 @@ def main() -> None:
     if args.out:
         runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=args.out))
     runner.test()
+    leave()
 
 
 if __name__ == '__main__':

@@ -16,6 +16,7 @@ from kd_det.detectors import DistillerMixin
 from kd_det.engine import InterruptHook, WholeCheckpointHook
 from kd_det.engine.config import load_config, resume_from, set_teacher, with_student
 from kd_det.engine.data_check import check_data
+from kd_det.engine.distributed import leave, prepare_launcher
 
 
 def parse_args() -> argparse.Namespace:
@@ -60,7 +61,7 @@ def main() -> None:
     if args.print_plan:
         print_plan(cfg)
         return
-    cfg.launcher = args.launcher
+    prepare_launcher(cfg, args.launcher)
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir') is None:
@@ -81,6 +82,7 @@ def main() -> None:
     runner.register_hook(WholeCheckpointHook(), 'VERY_HIGH')
     runner.register_hook(InterruptHook(), 'LOWEST')
     runner.train()
+    leave()
 
 
 if __name__ == '__main__':

@@ -142,6 +142,7 @@ def statistics_unchanged() -> Iterator[None]:
     except ImportError:
         yield
         return
+    HistoryBuffer()  # MMEngine registers the statistics when the first one is made, which may be what is loaded now
     before = dict(HistoryBuffer._statistics_methods)
     try:
         yield

@@ -5,6 +5,7 @@ import math
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 from mmengine.runner import Runner
+from torch import Tensor
 
 from ..detectors.distiller import DistillerMixin
 from .config import ConfigError
@@ -74,7 +75,8 @@ class DistillHook(Hook):
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs: dict | None = None) -> None:
         for name in _distiller(runner).distill_terms:
             value = (outputs or {}).get(name)
-            value = None if value is None else float(value)
+            if isinstance(value, Tensor):
+                value = value.item()  # under DDP it is still part of the graph
             if value is not None and not math.isfinite(value):
                 if name not in self._not_finite:
                     runner.logger.error(f'distillation term {name} is {value} at iteration {runner.iter + 1}')

@@ -1,0 +1,54 @@
+"""Several processes: what ``--launcher`` needs where MMEngine counts on a GPU."""
+import os
+
+import torch
+import torch.distributed as dist
+from mmengine.config import Config
+from mmengine.device import get_device
+
+from .config import ConfigError
+
+TORCHRUN_VARIABLES = ('RANK', 'LOCAL_RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT')
+
+
+def prepare_launcher(cfg: Config, launcher: str) -> None:
+    """Apply ``--launcher`` to the config and, without a GPU, start the process group.
+
+    MMEngine gives every process a CUDA device and hands it to ``DistributedDataParallel``. Without CUDA this starts
+    ``gloo`` instead, and the wrapper is one without devices, so that the same scripts run on CPU cores.
+
+    Args:
+        cfg (Config): changed in place: ``launcher`` and, without a GPU, ``model_wrapper_cfg``.
+        launcher (str): none, pytorch, slurm or mpi.
+
+    Raises:
+        ConfigError: launcher pytorch outside torchrun; slurm or mpi without a GPU.
+    """
+    cfg.launcher = launcher
+    if launcher == 'none':
+        return
+    missing = [name for name in TORCHRUN_VARIABLES if name not in os.environ]
+    if launcher == 'pytorch' and missing:
+        raise ConfigError(f'--launcher pytorch: {", ".join(missing)} not set in the environment; start through '
+                          'tools/dist_train.sh or tools/dist_test.sh, which call torchrun')
+    if get_device() != 'cpu':
+        return
+    if launcher != 'pytorch':
+        raise ConfigError(f'--launcher {launcher}: no accelerator was found, and on CPU cores only --launcher pytorch '
+                          'works; use tools/dist_train.sh')
+    if not dist.is_initialized():
+        if torch.get_num_threads() * int(os.environ['WORLD_SIZE']) > (os.cpu_count() or 1) and \
+                'OMP_NUM_THREADS' not in os.environ:
+            torch.set_num_threads(1)  # processes that each use all cores slow each other down
+        dist.init_process_group('gloo')
+    wrapper = dict(cfg.get('model_wrapper_cfg') or dict(
+        type='MMDistributedDataParallel', broadcast_buffers=False,
+        find_unused_parameters=cfg.get('find_unused_parameters', False)))
+    wrapper['device_ids'] = None
+    cfg.model_wrapper_cfg = wrapper
+
+
+def leave() -> None:
+    """End the process group, if there is one; a run that exits without it makes PyTorch warn."""
+    if dist.is_available() and dist.is_initialized():
+        dist.destroy_process_group()

@@ -1,0 +1,132 @@
+"""tools/dist_train.sh and dist_test.sh with two processes, as torchrun starts them; on CPU cores where there is no GPU."""
+import json
+import os
+import pickle
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import RUN_CONFIG, build, faster_rcnn_cfg, run_tool
+from mmengine.config import Config
+from test_distill_run import distilled_cfg
+
+from kd_det.compat.checkpoint import load
+from kd_det.engine.config import ConfigError
+from kd_det.engine.distributed import TORCHRUN_VARIABLES, prepare_launcher
+
+TOOLS = Path(__file__).parents[2] / 'tools'
+
+WITNESS = '''
+import json
+from mmengine.dist import get_rank
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+
+
+@HOOKS.register_module()
+class Witness(Hook):
+    """Every rank writes what it trained on, what it holds, and whether its gradients were averaged."""
+
+    def before_train(self, runner):
+        self.images, self.adapters = [], {}
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        self.images += [sample.img_id for sample in data_batch['data_samples']]
+
+    def after_train(self, runner):
+        model = runner.model.module
+        sums = {name: float(p.detach().double().abs().sum()) for name, p in model.named_parameters()}
+        sums.update({'teacher.' + name: float(p.double().abs().sum())
+                     for name, p in model.teacher.model.named_parameters()})
+        with open(f'{runner.work_dir}/rank{get_rank()}.json', 'w') as file:
+            json.dump(dict(wrapper=type(runner.model).__name__, images=self.images, sums=sums), file)
+'''
+
+
+def run_script(name: str, *arguments: str, path: str = '') -> str:
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        port = probe.getsockname()[1]
+    done = subprocess.run(['bash', str(TOOLS / name), *arguments], capture_output=True, text=True, timeout=600,
+                          env={**os.environ, 'PYTHON': sys.executable, 'PORT': str(port), 'OMP_NUM_THREADS': '1',
+                               'PYTHONPATH': path})
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-5000:]
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope='module')
+def trained_by_two(teacher_checkpoint, tiny_coco, tmp_path_factory):
+    folder = tmp_path_factory.mktemp('two')
+    (folder / 'witness_hook.py').write_text(WITNESS)
+    config = folder / 'config.py'
+    text = RUN_CONFIG.format(root=f'{tiny_coco}/', model=distilled_cfg(teacher_checkpoint).to_dict())
+    config.write_text(text + "\ncustom_imports = dict(imports=['kd_det', 'witness_hook'])\n"
+                             "custom_hooks = [dict(type='Witness')]\nlog_level = 'INFO'\n")
+    output = run_script('dist_train.sh', str(config), '2', '--work-dir', str(folder / 'run'), path=str(folder))
+    return config, folder, output
+
+
+def test_two_ranks_train_one_student(trained_by_two):
+    _, folder, output = trained_by_two
+    first, second = (json.loads((folder / 'run' / f'rank{rank}.json').read_text()) for rank in (0, 1))
+    assert first['wrapper'] == 'MMDistributedDataParallel'
+    assert first['sums'] == second['sums'], 'the ranks hold different weights'
+    assert any('adapters' in name for name in first['sums'])
+    for epoch in (0, 1):  # 8 images, batches of 4: one step of each rank makes an epoch
+        shares = [rank['images'][4 * epoch:4 * epoch + 4] for rank in (first, second)]
+        assert sorted(shares[0] + shares[1]) == list(range(8)), 'each rank takes its share of the images'
+    assert output.count('Distillation plan') == 1, 'only rank 0 speaks'
+
+
+def test_checkpoint_of_two_ranks_is_the_plain_students(trained_by_two):
+    _, folder, _ = trained_by_two
+    checkpoint = load(str(folder / 'run' / 'epoch_2.pth'))
+    build(faster_rcnn_cfg()).load_state_dict(checkpoint['state_dict'], strict=True)
+    held = json.loads((folder / 'run' / 'rank0.json').read_text())['sums']
+    for name, value in checkpoint['kd_det']['adapters'].items():
+        assert any(abs(held[n] - float(value.double().abs().sum())) < 1e-9 for n in held if 'adapters' in n), name
+
+
+def test_two_ranks_evaluate_as_one(trained_by_two, tmp_path, monkeypatch):
+    config, folder, _ = trained_by_two
+    checkpoint = str(folder / 'run' / 'epoch_2.pth')
+    run_script('dist_test.sh', str(config), checkpoint, '2', '--work-dir', str(tmp_path / 'two'), '--out',
+               str(tmp_path / 'two.pkl'), path=str(folder))
+    monkeypatch.syspath_prepend(str(folder))
+    run_tool('test', str(config), checkpoint, '--work-dir', str(tmp_path / 'one'), '--out', str(tmp_path / 'one.pkl'))
+    one, two = (json.loads(next(tmp_path.glob(f'{n}/*/*.json')).read_text().splitlines()[-1]) for n in ('one', 'two'))
+    assert {k: v for k, v in one.items() if k.startswith('coco')} == {k: v for k, v in two.items() if k.startswith('coco')}
+    ours, theirs = (pickle.loads((tmp_path / f'{n}.pkl').read_bytes()) for n in ('one', 'two'))
+    assert [r['img_id'] for r in ours] == [r['img_id'] for r in theirs]
+    assert all(torch.equal(a['pred_instances']['scores'], b['pred_instances']['scores']) for a, b in zip(ours, theirs))
+
+
+def test_two_ranks_resume(trained_by_two):
+    config, folder, _ = trained_by_two
+    output = run_script('dist_train.sh', str(config), '2', '--work-dir', str(folder / 'run'), '--resume',
+                        '--cfg-options', 'train_cfg.max_epochs=3', path=str(folder))
+    assert 'resumed epoch: 2' in output
+    assert load(str(folder / 'run' / 'epoch_3.pth'))['meta']['epoch'] == 3
+
+
+def test_launcher_outside_torchrun_is_refused(monkeypatch):
+    for name in TORCHRUN_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(ConfigError, match='start through'):
+        prepare_launcher(Config(dict()), 'pytorch')
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='slurm and mpi are refused only without a GPU')
+@pytest.mark.parametrize('launcher', ['slurm', 'mpi'])
+def test_launchers_that_need_a_gpu_are_refused_without_one(launcher):
+    with pytest.raises(ConfigError, match=f'--launcher {launcher}'):
+        prepare_launcher(Config(dict()), launcher)
+
+
+def test_no_launcher_changes_nothing():
+    cfg = Config(dict(model=dict(type='FasterRCNN')))
+    prepare_launcher(cfg, 'none')
+    assert cfg.launcher == 'none' and 'model_wrapper_cfg' not in cfg
