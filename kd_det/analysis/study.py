@@ -7,8 +7,8 @@ A study file is JSON::
      "rows": [{"name": "base", "config": "configs/....py", "seeds": [0, 1], "options": {}, "description": "..."}]}
 
 ``split`` names the annotation files (``train.json`` and ``eval.json``). ``options`` are ``--cfg-options`` of a row,
-``label`` is what tables call it, ``teacher`` names another row (or a row and its seed) as its teacher, and
-``shared: "study/row"`` takes a run from another study instead of repeating it.
+``label`` is what tables call it, ``teacher`` names another row (or a row and its seed) as its teacher, ``base`` another
+row to compare it with, and ``shared: "study/row"`` takes a run from another study instead of repeating it.
 """
 import json
 import os
@@ -26,7 +26,8 @@ from .accuracy import Accuracy
 from .logs import read_log
 from .runs import _last_checkpoint as last_checkpoint
 
-_ROW_KEYS = {'name', 'config', 'seeds', 'options', 'description', 'label', 'teacher', 'shared'}
+_ROW_KEYS = {'name', 'config', 'seeds', 'options', 'description', 'label', 'teacher', 'base',
+             'shared'}
 _STUDY_KEYS = {'name', 'title', 'split', 'base', 'teacher', 'rows'}
 
 
@@ -45,6 +46,7 @@ class StudyRow:
         options (dict): changes of the config, dotted keys.
         home (str): ``study/row`` under which checkpoints and records lie.
         teacher (tuple[str, int] | None): row and seed of its teacher; None: the study's.
+        base (str | None): the row it is compared with; None: the study's.
     """
     name: str
     config: str
@@ -54,6 +56,7 @@ class StudyRow:
     options: dict = field(default_factory=dict)
     description: str = ''
     teacher: tuple | None = None
+    base: str | None = None
 
 
 @dataclass
@@ -74,6 +77,9 @@ class Study:
 
     def teacher_of(self, row: StudyRow) -> tuple | None:
         return row.teacher or self.teacher
+
+    def base_of(self, row: StudyRow) -> str:
+        return row.base or self.base
 
 
 def load_study(path: str) -> Study:
@@ -109,7 +115,8 @@ def load_study(path: str) -> Study:
                   _teacher(content.get('teacher')), rows)
     if len({row.name for row in rows}) < len(rows):
         raise StudyError(f'{path}: row names are not different: {[row.name for row in rows]}')
-    for name in (study.base, *(t[0] for t in (study.teacher, *(row.teacher for row in rows)) if t)):
+    teachers = [teacher[0] for teacher in (study.teacher, *(row.teacher for row in rows)) if teacher]
+    for name in (study.base, *(row.base for row in rows if row.base), *teachers):
         study.row(name)
     return study
 

@@ -85,13 +85,16 @@ def study_table(study: Study, results: str) -> str:
 
 def _compared(study: Study, row, ap: dict) -> list[str]:
     teachers = {t[0] for t in (study.teacher, *(r.teacher for r in study.rows)) if t}
-    if row.name == study.base or row.name in teachers:
+    base = study.base_of(row)
+    if row.name in teachers or row.name in {base, study.base, *(r.base for r in study.rows)}:
         return ['', '']
     teacher, seed = study.teacher_of(row) or (None, 0)
-    difference = paired_difference(ap[row.name], ap[study.base], ap.get(teacher, {}).get(seed))
+    difference = paired_difference(ap[row.name], ap[base], ap.get(teacher, {}).get(seed))
     if difference is None:
         return ['-', '-']
     text = f'{difference.mean:+.1f}'
+    if base != study.base:
+        text += f' (over {study.row(base).label})'
     if difference.low is not None:
         text += f' [{difference.low:+.1f}, {difference.high:+.1f}]'
     if len(difference.seeds) < len(ap[row.name]):

@@ -344,6 +344,22 @@ def test_table_rows(place):
     assert '| all | taught | 2 | 54.5 ± 0.7 | 90.0 ± 0.0 | +4.0 [+4.0, +4.0] | 42 % |' in lines
 
 
+def test_a_row_may_have_a_base_of_its_own(place):
+    study, settings = place()
+    train(study, settings)
+    study.row('all').base = 'teacher'
+    line = next(text for text in study_table(study, settings.results).splitlines() if text.startswith('| all '))
+    assert '(over teacher)' in line
+
+
+def test_a_base_that_is_no_row_is_refused(place, tmp_path):
+    content = dict(name='s', split='a->b', base='one', rows=[
+        dict(name='one', config='c.py', seeds=[0]), dict(name='two', config='c.py', seeds=[0], base='three')])
+    (tmp_path / 's.json').write_text(json.dumps(content))
+    with pytest.raises(StudyError, match="no row 'three'"):
+        load_study(str(tmp_path / 's.json'))
+
+
 def test_a_table_replaces_only_what_stands_between_its_markers():
     text = 'a\n<!-- study:x -->\nold\n<!-- /study:x -->\nb <!-- study:xy -->c<!-- /study:xy -->\n'
     new = replace_marked(text, 'x', 'NEW')
