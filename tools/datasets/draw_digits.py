@@ -147,10 +147,10 @@ def draw(rng, canvas, images, pool):
     """
     picture = Picture(canvas)
     scale = min(canvas.shape[1] / 320, canvas.shape[0] / 240)
-    digits = 0 if rng.random() < 0.06 else rng.integers(2, 13)
-    for is_digit in rng.permutation([True] * digits + [False] * rng.integers(0, 5)):
+    digits = 0 if rng.random() < 0.06 else rng.integers(2, 9)
+    for is_digit in rng.permutation([True] * digits + [False] * rng.integers(0, 3)):
         for _ in range(8):  # a crowded picture may end with fewer
-            height = max(10, 12 * (90 / 12) ** (rng.random() ** 0.6) * scale)
+            height = max(10, 24 * (120 / 24) ** (rng.random() ** 0.7) * scale)
             if is_digit:
                 label = int(rng.integers(10))
                 sample = int(rng.choice(pool[label]))

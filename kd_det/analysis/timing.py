@@ -1,0 +1,80 @@
+"""Interleaved timings: every figure of a benchmark is a ratio of things measured in turn in one process."""
+import argparse
+import copy
+import json
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+
+
+def interleaved(work: dict[str, Callable], batches: list, repeat: int = 20, warmup: int = 3,
+                device: str = 'cpu') -> dict[str, list[float]]:
+    """Run every entry of ``work`` once a round, on the same batch, so that a busy moment hits them alike.
+
+    Args:
+        work: name to a function of one batch, which may change it: each gets its own copy.
+        batches: used in turn.
+        repeat, warmup (int): rounds that count, and rounds before them.
+        device (str): on CUDA the clock waits for the device.
+
+    Returns:
+        dict[str, list[float]]: seconds of each round.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in work}
+    for turn in range(warmup + repeat):
+        for name, run in work.items():
+            batch = copy.deepcopy(batches[turn % len(batches)])
+            synchronize(device)
+            start = time.perf_counter()
+            run(batch)
+            synchronize(device)
+            if turn >= warmup:
+                seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def synchronize(device: str) -> None:
+    if device.startswith('cuda'):
+        torch.cuda.synchronize()
+
+
+def medians(seconds: dict[str, list[float]]) -> dict[str, float]:
+    return {name: statistics.median(values) for name, values in seconds.items()}
+
+
+def print_timings(seconds: dict[str, list[float]]) -> None:
+    """One line per entry: median and quartiles in milliseconds."""
+    width = max(len(name) for name in seconds)
+    for name, values in seconds.items():
+        low, middle, high = statistics.quantiles(values, n=4)
+        print(f'{name:{width}s} {1e3 * middle:8.1f} ms  (quartiles {1e3 * low:.1f} to {1e3 * high:.1f}, '
+              f'{len(values)} rounds)')
+
+
+def train_step(model, optimizer) -> Callable:
+    """A function of a batch: preprocessing, loss, backward and the optimizer, as one training step has them."""
+    def step(batch: dict) -> None:
+        data = model.data_preprocessor(batch, True)
+        loss, _ = model.parse_losses(model(**data, mode='loss'))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return step
+
+
+def add_timing_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags that every benchmark of steps has."""
+    parser.add_argument('--data-root', help='the data set is here instead of the data_root in the config')
+    parser.add_argument('--repeat', type=int, default=20, help='measured rounds (default 20)')
+    parser.add_argument('--warmup', type=int, default=3, help='rounds before (default 3)')
+    parser.add_argument('--device', default='cuda' if torch.cuda.is_available() else 'cpu')
+    parser.add_argument('--json', help='also write the figures here')
+
+
+def write_json(path: str | None, **figures) -> None:
+    if path:
+        with open(path, 'w', encoding='utf-8') as file:
+            json.dump(dict(figures, threads=torch.get_num_threads(), torch=torch.__version__), file, indent=1)
+            file.write('\n')

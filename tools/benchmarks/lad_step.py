@@ -1,0 +1,85 @@
+#!/usr/bin/env python
+"""A step of kd_det's LAD against one of MMDetection's own ``LAD`` detector, on PAA.
+
+``python tools/benchmarks/lad_step.py LAD_CONFIG [--teacher-checkpoint FILE]``. Both are built from the same student and
+teacher, and measured in turn on the same batches in one process, beside the plain student's step and the plain teacher's
+forward. A step is preprocessing, loss, backward and the optimizer; data loading is not in it. Use trained weights for the
+teacher: how long MMDetection's mixtures take depends on what they are fitted to.
+"""
+import argparse
+import tempfile
+
+import kd_det  # noqa: F401  (prepares the stack before anything of MMDetection is imported)
+
+# isort: split
+import torch
+from mmdet.registry import MODELS
+from mmengine.config import ConfigDict, DictAction
+from mmengine.registry import DefaultScope
+from mmengine.runner import Runner
+
+from kd_det.analysis.timing import add_timing_arguments, interleaved, medians, print_timings, train_step, write_json
+from kd_det.detectors import student_model
+from kd_det.engine.config import load_config
+
+from step_cost import with_random_teacher  # isort: skip
+
+
+def mmdet_lad(cfg, teacher, checkpoint: str) -> ConfigDict:
+    """MMDetection's ``LAD`` of the same two networks; its heads are ``LADHead``, with PAA's parameters."""
+    model = student_model(cfg.model)
+    theirs = student_model(teacher.model)
+    for part in (model, theirs):
+        part.bbox_head.type = 'LADHead'
+    model.update(type='LAD', teacher_backbone=theirs.backbone, teacher_neck=theirs.neck,
+                 teacher_bbox_head=theirs.bbox_head, teacher_ckpt=checkpoint)
+    return model
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='a LAD config of PAA')
+    parser.add_argument('--student', metavar='CONFIG', help='another student; the teacher\'s own config: equal networks')
+    parser.add_argument('--teacher-checkpoint', help='trained weights of the teacher (default: random ones)')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE')
+    add_timing_arguments(parser)
+    args = parser.parse_args()
+    cfg = load_config(args.config, args.cfg_options, data_root=args.data_root)
+    if args.student:
+        student = load_config(args.student).model
+        cfg.model = ConfigDict(student, **{key: cfg.model[key] for key in ('type', 'teacher')})
+    if cfg.model.type != 'LADDistiller':
+        parser.error(f'{args.config}: model.type is {cfg.model.type!r}; a LADDistiller of PAA is compared')
+    cfg.train_dataloader.update(num_workers=0, persistent_workers=False)
+    teacher = load_config(cfg.model.teacher.config)
+    with DefaultScope.overwrite_default_scope('mmdet'), tempfile.TemporaryDirectory() as folder:
+        cfg.model.teacher.checkpoint = args.teacher_checkpoint or with_random_teacher(cfg, folder)
+        models = {'plain step': student_model(cfg.model), 'kd_det LAD step': cfg.model,
+                  'MMDetection LAD step': mmdet_lad(cfg, teacher, cfg.model.teacher.checkpoint)}
+        for name, model in models.items():
+            torch.manual_seed(0)
+            models[name] = MODELS.build(model).to(args.device)
+            models[name].train()  # MMDetection's LAD returns nothing here
+        distilled = models['kd_det LAD step']
+        batches = [batch for batch, _ in zip(Runner.build_dataloader(cfg.train_dataloader, seed=0), range(4))]
+        work = {name: train_step(model, torch.optim.SGD(model.parameters(), lr=1e-4)) for name, model in models.items()}
+
+        @torch.no_grad()
+        def teacher_forward(batch: dict) -> None:
+            data = distilled.data_preprocessor(batch, True)
+            plain_teacher.bbox_head(plain_teacher.extract_feat(data['inputs']))
+
+        plain_teacher = MODELS.build(student_model(teacher.model)).to(args.device).eval()
+        work['teacher forward'] = teacher_forward
+        seconds = interleaved(work, batches, args.repeat, args.warmup, args.device)
+    print_timings(seconds)
+    median = medians(seconds)
+    ratio = median['kd_det LAD step'] / median['MMDetection LAD step']
+    print(f'kd_det LAD step / MMDetection LAD step = {ratio:.3f} on {args.device}, {torch.get_num_threads()} threads, '
+          f'batch {len(batches[0]["inputs"])}')
+    write_json(args.json, config=args.config, student=args.student, device=args.device, ratio=ratio, median_seconds=median,
+               rounds=args.repeat, trained_teacher=bool(args.teacher_checkpoint))
+
+
+if __name__ == '__main__':
+    main()
