@@ -2,8 +2,8 @@
 _base_ = '../faster_rcnn/faster-rcnn_r18-w16_fpn-c64-anchor3_8e_bccd-160x120.py'
 model = dict(
     type='FasterRCNNDistiller',
-    teacher=dict(config='configs/faster_rcnn/faster-rcnn_r18_fpn-c64-anchor3_12e_bccd-320x240.py',
-                 checkpoint='work_dirs/faster-rcnn_r18_fpn-c64-anchor3_12e_bccd-320x240/epoch_12.pth',
+    teacher=dict(config='configs/faster_rcnn/faster-rcnn_r18_fpn-c64-anchor3_8e_bccd-320x240.py',
+                 checkpoint='work_dirs/faster-rcnn_r18_fpn-c64-anchor3_8e_bccd-320x240/epoch_8.pth',
                  scale_factor=2),
     rpn_distill=dict(),
     rcnn_distill=dict(),

@@ -1,5 +1,5 @@
-# BCCD: ResNet-18, with a teacher of an eighth of its width: label-assignment distillation.
-_base_ = '../paa/paa_r18_fpn-c64_8e_bccd-320x240.py'
+# BCCD: 16 base channels, with a teacher of half its width: label-assignment distillation.
+_base_ = '../paa/paa_r18-w16_fpn-c32_8e_bccd-320x240.py'
 model = dict(
     type='LADDistiller',
     teacher=dict(config='configs/paa/paa_r18-w8_fpn-c32_8e_bccd-320x240.py',
