@@ -1,0 +1,9 @@
+# Digits: a student of half the teacher's width, every term on. The quickstart's distilled student.
+_base_ = '../faster_rcnn/faster-rcnn_r18-w16_fpn-c32_6e_digits-160x120.py'
+model = dict(
+    type='FasterRCNNDistiller',
+    teacher=dict(config='configs/faster_rcnn/faster-rcnn_r18-w32_fpn-c32_12e_digits-160x120.py',
+                 checkpoint='work_dirs/faster-rcnn_r18-w32_fpn-c32_12e_digits-160x120/epoch_12.pth'),
+    rpn_distill=dict(),
+    rcnn_distill=dict(),
+    hints=[dict(layer='neck')])
