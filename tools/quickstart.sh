@@ -10,9 +10,9 @@ begin=$SECONDS
 seed=${SEED:-0}
 out=work_dirs/quickstart
 [ "$seed" = 0 ] || out=$out-seed$seed
-teacher=configs/faster_rcnn/faster-rcnn_r18-w16_fpn-c32_10e_digits-320x240.py
+teacher=configs/faster_rcnn/faster-rcnn_r18-w32_fpn-c32_12e_digits-160x120.py
 student=configs/faster_rcnn/faster-rcnn_r18-w16_fpn-c32_6e_digits-160x120.py
-distil=configs/distill_faster_rcnn/faster-rcnn_r18-w16_fpn-c32_6e_digits-160x120_distill-w16.py
+distil=configs/distill_faster_rcnn/faster-rcnn_r18-w16_fpn-c32_6e_digits-160x120_distill-w32.py
 
 echo "== checking the installation"
 "$python" -m kd_det.doctor | tail -n 3
@@ -57,17 +57,18 @@ together() { # run the given training functions side by side, with progress
 run_teacher() { train teacher "$teacher"; }
 run_plain() { train plain "$student"; }
 run_distilled() {
-    train distilled "$distil" --cfg-options model.teacher.checkpoint="$out/teacher/epoch_10.pth"
+    train distilled "$distil" --cfg-options model.teacher.checkpoint="$out/teacher/epoch_12.pth"
 }
 trap 'kill 0' INT TERM
-together "teacher" run_teacher
 if "$python" -c 'import torch, sys; sys.exit(not torch.cuda.is_available() and len(__import__("os").sched_getaffinity(0)) > 1)'; then
+    together "teacher" run_teacher
     together "plain" run_plain
-    together "distilled" run_distilled
 else # two one-thread jobs side by side finish sooner than one two-thread job after the other
     export OMP_NUM_THREADS=1
-    together "plain distilled" run_plain run_distilled
+    together "teacher plain" run_teacher run_plain
+    unset OMP_NUM_THREADS
 fi
+together "distilled" run_distilled
 echo "== comparison"
 "$python" -W ignore tools/compare.py "$out/plain" "$out/distilled" "$out/teacher" --plot "$out/ap_latency.png" \
     --curves "$out/curves.png"

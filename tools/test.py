@@ -23,6 +23,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('checkpoint', help='checkpoint file or URL')
     parser.add_argument('--work-dir', help='where the evaluation log goes (default work_dirs/<config name>)')
     parser.add_argument('--data-root', help='the data set is here instead of the data_root in the config')
+    parser.add_argument('--network', choices=['first', 'second'],
+                        help='which network of a CoLAD config (default first); the checkpoint may be that of both, or the '
+                             'network\'s own')
     parser.add_argument('--out', help='write the detections to this .pkl file')
     parser.add_argument('--show-dir', help='draw the detections into <work dir>/<timestamp>/<this folder>')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
@@ -38,7 +41,9 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> None:
     args = parse_args()
-    cfg = deployed_config(load_config(args.config, args.cfg_options, data_root=args.data_root))
+    cfg = load_config(args.config, args.cfg_options, data_root=args.data_root)
+    network = args.network or ('first' if cfg.model.get('type') == 'CoLAD' else None)
+    cfg = deployed_config(cfg, network)
     prepare_launcher(cfg, args.launcher)
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
@@ -52,7 +57,7 @@ def main() -> None:
         cfg.default_hooks.visualization = dict(type='DetVisualizationHook', draw=True, test_out_dir=args.show_dir)
     check_data(cfg, ('test_dataloader',))
     runner = Runner.from_cfg(cfg)
-    load_deployed(runner.model, args.checkpoint)
+    load_deployed(runner.model, args.checkpoint, network)
     if args.out:
         runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=args.out))
     runner.test()

@@ -12,7 +12,7 @@ from mmengine.config import Config, DictAction
 from mmengine.registry import RUNNERS, DefaultScope
 from mmengine.runner import Runner
 
-from kd_det.detectors import DistillerMixin
+from kd_det.detectors import DISTILLERS
 from kd_det.engine import InterruptHook, WholeCheckpointHook
 from kd_det.engine.config import load_config, resume_from, set_teacher, with_student
 from kd_det.engine.data_check import check_data
@@ -46,7 +46,7 @@ def print_plan(cfg: Config) -> None:
     """Build the detector as the runner would and print its distillation plan."""
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmdet')):
         model = MODELS.build(cfg.model)
-    print('\n'.join(model.plan()) if isinstance(model, DistillerMixin) else
+    print('\n'.join(model.plan()) if isinstance(model, tuple(DISTILLERS.values())) else
           f'{type(model).__name__}: a plain detector, nothing is distilled')
 
 

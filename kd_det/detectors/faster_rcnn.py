@@ -411,7 +411,7 @@ def _of_class(deltas: Tensor, labels: Tensor, head: nn.Module) -> Tensor:
     """The box of each row's target class: (P, 4 * classes) or, class-agnostic, (P, 4) -> (P, 4)."""
     if head.reg_class_agnostic:
         return deltas.reshape(len(deltas), 4)
-    return deltas.reshape(len(deltas), -1, 4)[torch.arange(len(labels), device=labels.device), labels]
+    return deltas.reshape(len(deltas), deltas.shape[1] // 4, 4)[torch.arange(len(labels), device=labels.device), labels]
 
 
 def _same_coder(one: nn.Module, other: nn.Module) -> bool:

@@ -1,6 +1,7 @@
 """FasterRCNNDistiller: what must be exact, what must be zero, what must train."""
 import copy
 import functools
+from pathlib import Path
 
 import pytest
 import torch
@@ -423,3 +424,18 @@ def test_unbridgeable_pairs_are_errors_at_build_time(tmp_path):
     with pytest.raises(ConfigError, match=r'num_classes.*5'):
         build(distil_cfg((other, path), rcnn_distill=dict()))
     assert build(distil_cfg((other, path), rpn_distill=dict())).uses_class_names() is False
+
+
+@pytest.mark.parametrize('class_agnostic', [False, True])
+def test_a_batch_without_objects_trains(teacher_checkpoint, class_agnostic):
+    """No image of the batch has an object: no positive RoI anywhere, which small batches do meet."""
+    taught = faster_rcnn_cfg(width=16, channels=24)
+    taught.roi_head.bbox_head.reg_class_agnostic = class_agnostic
+    cfg = faster_rcnn_cfg()
+    cfg.roi_head.bbox_head.reg_class_agnostic = class_agnostic
+    cfg.update(type='FasterRCNNDistiller', teacher=dict(config=taught, checkpoint=save_checkpoint(
+        build(taught, 7), Path(teacher_checkpoint[1]).parent / f'agnostic{class_agnostic}.pth')),
+        rpn_distill=dict(), rcnn_distill=dict(), hints=[dict(layer='neck')])
+    losses = losses_of(build(cfg), make_batch(objects=(0, 0)))
+    assert torch.isfinite(total(losses)) and losses['loss_bbox_distill'] == 0 and losses['loss_cls_distill'] > 0
+    total(losses).backward()

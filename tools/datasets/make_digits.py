@@ -35,7 +35,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 SPLITS = ('train', 'dev', 'val')
 SHARES = (0.6, 0.15, 0.25)  # of the digit samples of every class
 CLASSES = tuple('0123456789')
-GENERATOR = 1  # raised whenever the pictures change, so that an older set is not reused unnoticed
+GENERATOR = 2  # raised whenever the pictures change, so that an older set is not reused unnoticed
 
 # Each photograph is cut into 2 rows x 4 columns of tiles; every split sees sky or leaves, and
 # a piece of the building and of the flower. The letters are the first ones of the splits.
@@ -181,8 +181,8 @@ def make(out='data/digits', train=400, dev=100, val=200, size=(320, 240), seed=0
     Args:
         out (str | Path): folder to make; appears complete or not at all.
         train, dev, val (int): images per split, at least 1.
-        size (tuple): (width, height) in pixels, at least 64 each; digits scale with it, from 12
-            to 90 pixels at (320, 240) and never under 10.
+        size (tuple): (width, height) in pixels, at least 64 each; digits scale with it, from 24
+            to 120 pixels at (320, 240) and never under 10.
         seed (int): non-negative.
         force (bool): replace a different or damaged digits set.
         say (callable): receives progress lines.
