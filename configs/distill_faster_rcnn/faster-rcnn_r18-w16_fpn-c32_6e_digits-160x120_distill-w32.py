@@ -6,4 +6,6 @@ model = dict(
                  checkpoint='work_dirs/faster-rcnn_r18-w32_fpn-c32_12e_digits-160x120/epoch_12.pth'),
     rpn_distill=dict(),
     rcnn_distill=dict(),
-    hints=[dict(layer='neck')])
+    # in 1,200 steps from scratch a student gains most from its teacher's features: on train -> dev, seed 0, the student
+    # alone has AP 11.3, with weight 0.5 10.8, with 5 14.8
+    hints=[dict(layer='neck', loss=dict(type='HintLoss', loss_weight=5.0))])
