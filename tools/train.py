@@ -9,6 +9,7 @@ import kd_det  # noqa: F401  (prepares the stack before anything of MMDetection 
 # isort: split
 from mmdet.registry import MODELS
 from mmengine.config import Config, DictAction
+from mmengine.device import get_device
 from mmengine.registry import RUNNERS, DefaultScope
 from mmengine.runner import Runner
 
@@ -69,6 +70,8 @@ def main() -> None:
     if args.seed is not None:
         cfg.randomness = dict(cfg.get('randomness') or {}, seed=args.seed)
     if args.amp:
+        if get_device() == 'cpu':
+            raise SystemExit('--amp: MMEngine\'s mixed precision needs a GPU, and none was found; leave --amp out')
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
     if args.auto_scale_lr:

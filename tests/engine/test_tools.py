@@ -4,6 +4,7 @@ import pickle
 import shutil
 
 import pytest
+import torch
 from conftest import build, faster_rcnn_cfg, run_tool
 from mmengine.config import Config
 
@@ -141,3 +142,9 @@ def test_boxes_without_area_can_be_left_out(trained, tiny_coco, tmp_path):
 
 def test_good_data_passes(trained):
     check_data(load_config(trained[0]), ('train_dataloader', 'val_dataloader', 'test_dataloader'))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='mixed precision is refused only without a GPU')
+def test_amp_without_a_gpu_is_refused_in_words(run_config, tmp_path):
+    with pytest.raises(SystemExit, match='needs a GPU'):
+        run_tool('train', run_config(faster_rcnn_cfg()), '--work-dir', str(tmp_path / 'w'), '--amp')
