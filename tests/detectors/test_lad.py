@@ -272,3 +272,14 @@ def test_configs_are_diffs_over_their_baselines(folder):
         assert rest == others, path
         taught = cfg.model.teacher.config
         assert taught.startswith('mmdet::') or (ROOT / taught).is_file(), path
+
+
+@pytest.mark.parametrize('kind', ['paa', 'rtmdet', 'tood'])
+def test_mixed_precision_trains(kind, teacher):
+    """Under autocast the teacher decides from bfloat16 scores; assignments replay and every term stays finite."""
+    model = build(lad_cfg(dense_cfg(kind), teacher(kind), soft_label=dict()))
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        losses = losses_of(model, make_batch(**BATCH))
+    assert torch.isfinite(total(losses)) and losses['loss_cls_distill'] > 0
+    total(losses).backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
