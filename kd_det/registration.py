@@ -7,18 +7,22 @@ for all of them, and is the place to look a config's ``type`` up.
 
 def register() -> None:
     """Register every kd_det module once; a name that somebody else holds is an error, never an override."""
-    from mmdet.registry import DATASETS, HOOKS, MODELS
+    from mmdet.registry import DATASETS, HOOKS, MODELS, TASK_UTILS
 
     from . import adapters, datasets, detectors, engine, heads, losses
+    from .assignment import criteria
 
     entries = [
         (MODELS, (losses.SoftTargetLoss, losses.LogitMatchingLoss, losses.TeacherBoundedLoss, losses.BoxMimicryLoss,
                   losses.HintLoss, losses.FocalKLLoss)),
         (MODELS, (adapters.ConvAdapter, adapters.LinearAdapter, adapters.IdentityAdapter)),
         (MODELS, tuple(detectors.DISTILLERS.values())),
-        (MODELS, (heads.BatchedPAAHead,)),
+        (MODELS, (heads.BatchedPAAHead, heads.COPHead)),
+        (TASK_UTILS, (criteria.StdMeanCriterion, criteria.FisherCriterion, criteria.MeanCostCriterion,
+                      criteria.FixedCriterion, criteria.RandomCriterion)),
         (DATASETS, (datasets.TwoViewDataset,)),
-        (HOOKS, (engine.DistillHook, engine.InterruptHook, engine.WholeCheckpointHook)),
+        (HOOKS, (engine.DistillHook, engine.CoLADHook, engine.PeerValidationHook, engine.InterruptHook,
+                 engine.WholeCheckpointHook)),
     ]
     for registry, classes in entries:
         for cls in classes:

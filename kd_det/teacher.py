@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from .engine.checkpoint import CheckpointMismatch, load_whole, mismatch, read_state_dict
 from .engine.config import ConfigError, load_config
 
-TEACHER_KEYS = {'config', 'checkpoint', 'strict', 'fuse_conv_bn', 'scale_factor', 'cfg_options'}
+TEACHER_KEYS = {'config', 'checkpoint', 'strict', 'fuse_conv_bn', 'channels_last', 'scale_factor', 'cfg_options'}
 
 
 class FrozenTeacher:
@@ -29,6 +29,8 @@ class FrozenTeacher:
         strict (bool): refuse a checkpoint that does not fit key for key. ``False`` loads what fits and logs the rest
             as warnings.
         fuse_conv_bn (bool): fold batch norms into convolutions: faster, equal up to rounding.
+        channels_last (bool): weights and images in PyTorch's channels-last memory format: faster convolutions on most
+            CPUs and with mixed precision on GPUs, equal up to rounding.
         scale_factor (int): the teacher sees each image at this multiple of the student's resolution (cross-resolution
             pairs; the train data set must then be a ``TwoViewDataset`` of the same factor).
         cfg_options (dict | None): changes to the teacher's config, dotted keys.
@@ -40,8 +42,8 @@ class FrozenTeacher:
     """
 
     def __init__(self, config: str | dict, checkpoint: str | None = None, strict: bool = True,
-                 fuse_conv_bn: bool = False, scale_factor: int = 1, cfg_options: dict | None = None,
-                 student_preprocessor: nn.Module | None = None) -> None:
+                 fuse_conv_bn: bool = False, channels_last: bool = False, scale_factor: int = 1,
+                 cfg_options: dict | None = None, student_preprocessor: nn.Module | None = None) -> None:
         if not checkpoint:
             raise ConfigError(f'teacher.checkpoint: found {checkpoint!r}; give the file or URL of a trained teacher, '
                               'or --teacher CONFIG CHECKPOINT on the command line')
@@ -49,7 +51,7 @@ class FrozenTeacher:
             raise ConfigError(f'teacher.scale_factor: found {scale_factor!r}; a whole number of at least 1 is expected')
         self.checkpoint, self.scale_factor = checkpoint, scale_factor
         self.name = config if isinstance(config, str) else 'config given as a dict'
-        model_cfg = self._model_config(config, cfg_options)
+        model_cfg = detector_config(config, cfg_options, 'teacher')
         # Building draws initial weights; the student's must not depend on whether there is a teacher.
         with torch.random.fork_rng(devices=[]), DefaultScope.overwrite_default_scope('mmdet'):
             self.model: nn.Module = MODELS.build(model_cfg)
@@ -64,7 +66,10 @@ class FrozenTeacher:
         if fuse_conv_bn:
             from mmcv.cnn import fuse_conv_bn as fuse
             self.model = fuse(self.model).eval().requires_grad_(False)
-        self._renormalise = _renormalisation(student_preprocessor, self.model.data_preprocessor)
+        self.memory_format = torch.channels_last if channels_last else torch.preserve_format
+        if channels_last:
+            self.model.to(memory_format=torch.channels_last)
+        self._renormalise = renormalisation(student_preprocessor, self.model.data_preprocessor)
 
     @classmethod
     def build(cls, cfg: dict, student_preprocessor: nn.Module | None) -> 'FrozenTeacher':
@@ -76,23 +81,6 @@ class FrozenTeacher:
             raise ConfigError(f'teacher: unknown keys {sorted(unknown)}, found {sorted(cfg)}; config and checkpoint are '
                               f'needed, {sorted(TEACHER_KEYS)} are known')
         return cls(**cfg, student_preprocessor=student_preprocessor)
-
-    @staticmethod
-    def _model_config(config: str | dict, cfg_options: dict | None) -> ConfigDict:
-        if isinstance(config, str):
-            config = load_config(config)
-        config = Config(copy.deepcopy(dict(config))) if not isinstance(config, Config) else copy.deepcopy(config)
-        if cfg_options:
-            config.merge_from_dict(cfg_options)
-        # a whole config has its detector under `model`; a detector's own config has a backbone
-        model = config.model if 'model' in config and 'backbone' not in config else ConfigDict(config._cfg_dict)
-        if 'type' not in model:
-            raise ConfigError('teacher.config: neither a config with a `model` nor a detector with a `type`; found the '
-                              f'keys {sorted(config)}')
-        if 'data_preprocessor' in config and 'backbone' not in config and 'data_preprocessor' not in model:
-            model.data_preprocessor = config.data_preprocessor
-        from .detectors import student_model  # a distilled detector can teach in turn; its own teacher is not needed
-        return student_model(model)
 
     def _load_what_fits(self, state: dict) -> None:
         missing, unexpected, shapes = mismatch(self.model, state)
@@ -125,11 +113,11 @@ class FrozenTeacher:
         Returns:
             (N, 3, s H, s W), normalised as the teacher was trained; padding as its preprocessor pads.
         """
-        if self.scale_factor == 1:
-            if self._renormalise is None:
-                return inputs
-            return self._renormalise(inputs, [s.metainfo['img_shape'] for s in batch_data_samples])
-        return self._own_views(inputs, batch_data_samples)
+        if self.scale_factor != 1:
+            inputs = self._own_views(inputs, batch_data_samples)
+        elif self._renormalise is not None:
+            inputs = self._renormalise(inputs, [s.metainfo['img_shape'] for s in batch_data_samples])
+        return inputs.to(memory_format=self.memory_format)
 
     def _own_views(self, inputs: Tensor, batch_data_samples: list) -> Tensor:
         scale, preprocessor = self.scale_factor, self.model.data_preprocessor
@@ -147,6 +135,34 @@ class FrozenTeacher:
                                   f'has {tuple(view.shape[-2:])}; TwoViewDataset must use the same scale_factor')
             batch[i, :, :h * scale, :w * scale] = normalise(view.to(inputs.device), preprocessor)
         return batch
+
+
+def detector_config(config: str | dict, cfg_options: dict | None, key: str) -> ConfigDict:
+    """The plain detector's config that ``config`` means.
+
+    Args:
+        config: a config file (``mmdet::...`` too), a whole config or a detector's config. Of a distiller's config it
+            is the student: a distilled detector can teach in turn, and its own teacher is not needed then.
+        cfg_options: changes, dotted keys.
+        key: whose config it is, for the message ('teacher', 'peer').
+
+    Raises:
+        ConfigError: no such file, or no detector in it.
+    """
+    if isinstance(config, str):
+        config = load_config(config)
+    config = Config(copy.deepcopy(dict(config))) if not isinstance(config, Config) else copy.deepcopy(config)
+    if cfg_options:
+        config.merge_from_dict(cfg_options)
+    # a whole config has its detector under `model`; a detector's own config has a backbone
+    model = config.model if 'model' in config and 'backbone' not in config else ConfigDict(config._cfg_dict)
+    if 'type' not in model:
+        raise ConfigError(f'{key}.config: neither a config with a `model` nor a detector with a `type`; found the '
+                          f'keys {sorted(config)}')
+    if 'data_preprocessor' in config and 'backbone' not in config and 'data_preprocessor' not in model:
+        model.data_preprocessor = config.data_preprocessor
+    from .detectors import student_model
+    return student_model(model)
 
 
 def normalise(image: Tensor, preprocessor: nn.Module) -> Tensor:
@@ -186,8 +202,8 @@ class _Renormalisation:
         return batch
 
 
-def _renormalisation(student: nn.Module | None, teacher: nn.Module) -> _Renormalisation | None:
-    """None when both preprocessors do the same."""
+def renormalisation(student: nn.Module | None, teacher: nn.Module) -> _Renormalisation | None:
+    """From one preprocessor's normalised, padded batch to the other's; None when both do the same."""
     if student is None or type(teacher) is BaseDataPreprocessor or type(student) is BaseDataPreprocessor:
         return None
     found = _Renormalisation(student, teacher)

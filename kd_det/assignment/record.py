@@ -86,6 +86,7 @@ class Call:
         arguments: the call's, by name, defaults included.
         evidence: as in :class:`Decision`.
         run: makes the decision in the head's own way.
+        targets: PAA: what ``get_targets`` returned for the batch; else None.
     """
 
     source: str
@@ -93,16 +94,18 @@ class Call:
     arguments: dict[str, Any]
     evidence: dict[str, Tensor]
     run: Callable[[], Any]
+    targets: tuple | None = None
 
 
 @contextmanager
-def intercept(head: nn.Module, decide: Callable[[Call], Any]) -> Iterator[None]:
+def intercept(head: nn.Module, decide: Callable[[Call], Any], targets: tuple | None = None) -> Iterator[None]:
     """In the block, ``decide(call)`` stands where the head decides; a result of None means what
-    ``call.run()`` gave in it."""
+    ``call.run()`` gave in it. ``targets`` of an earlier call on the same batch save a PAA head from
+    making its first, IoU-based assignment again."""
     with ExitStack() as stack:
         if isinstance(head, PAAHead):
             dynamic_assigners(head)  # refuses what cannot be recorded
-            stack.enter_context(_intercept_paa(head, decide))
+            stack.enter_context(_intercept_paa(head, decide, targets))
         else:
             for name, assigner in dynamic_assigners(head).items():
                 stack.enter_context(_intercept_assigner(name, assigner, decide))
@@ -128,16 +131,19 @@ def _intercept_assigner(name: str, assigner: Any, decide: Callable[[Call], Any])
 
 
 @contextmanager
-def _intercept_paa(head: PAAHead, decide: Callable[[Call], Any]) -> Iterator[None]:
+def _intercept_paa(head: PAAHead, decide: Callable[[Call], Any], known: tuple | None) -> Iterator[None]:
     method, get_targets = head.paa_reassign, head.get_targets
     # PAAHead's own signatures: a subclass may pass everything on as *args
     bind = partial(inspect.signature(PAAHead.paa_reassign).bind, head)
     bind_targets = partial(inspect.signature(PAAHead.get_targets).bind, head)
     waiting: list[Any] = []  # ground truths of the images that are not decided yet
+    found: list[tuple] = [known] if known is not None else []
 
     def targets(*args: Any, **kwargs: Any) -> Any:
         waiting[:] = bind_targets(*args, **kwargs).arguments['batch_gt_instances']
-        return get_targets(*args, **kwargs)
+        if known is None:
+            found[:] = [get_targets(*args, **kwargs)]
+        return found[0]
 
     def paa_reassign(*args: Any, **kwargs: Any) -> Any:
         arguments = bind(*args, **kwargs).arguments
@@ -147,21 +153,21 @@ def _intercept_paa(head: PAAHead, decide: Callable[[Call], Any]) -> Iterator[Non
                          'candidates (train_cfg.assigner)': arguments['pos_inds'],
                          'candidates\' objects (train_cfg.assigner)': arguments['pos_gt_inds']})
         return _run_once(decide, 'paa_reassign', head, arguments, evidence,
-                         lambda: method(*args, **kwargs))
+                         lambda: method(*args, **kwargs), found[0])
 
     with overridden(head, paa_reassign=paa_reassign, get_targets=targets):
         yield
 
 
 def _run_once(decide: Callable[[Call], Any], source: str, owner: Any, arguments: dict, evidence: dict,
-              run: Callable[[], Any]) -> Any:
+              run: Callable[[], Any], targets: tuple | None = None) -> Any:
     results: list[Any] = []
 
     def run_and_keep() -> Any:
         results.append(run())
         return results[-1]
 
-    decided = decide(Call(source, owner, dict(arguments), evidence, run_and_keep))
+    decided = decide(Call(source, owner, dict(arguments), evidence, run_and_keep, targets))
     return results[-1] if decided is None else decided
 
 

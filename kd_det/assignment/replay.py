@@ -16,7 +16,8 @@ class AssignmentMismatch(RuntimeError):
 
 
 @contextmanager
-def replay(head: nn.Module, assignments: Assignments, copy_quality: bool = False) -> Iterator[None]:
+def replay(head: nn.Module, assignments: Assignments, copy_quality: bool = False,
+           targets: tuple | None = None) -> Iterator[None]:
     """In the block, ``head`` takes its decisions from ``assignments`` (see :func:`record`)::
 
         with replay(student_head, assignments):
@@ -32,6 +33,8 @@ def replay(head: nn.Module, assignments: Assignments, copy_quality: bool = False
         copy_quality: take the recorded quality too. DANGER: the student is then told to be as good
             as the teacher is, and a box loss weighted by the teacher's IoU pulls at boxes that the
             student's own weight would have left out; RTMDet without ``exp_on_reg`` diverged so.
+        targets: PAA: what ``get_targets`` of this head gave for this batch (``Call.targets``), so that
+            it is not computed again.
 
     Raises:
         AssignmentMismatch: number or order of decisions, priors, ground truths or candidates
@@ -57,7 +60,7 @@ def replay(head: nn.Module, assignments: Assignments, copy_quality: bool = False
         return _judged(decision, call, copy_quality)
 
     with ExitStack() as stack:
-        stack.enter_context(intercept(head, decide))
+        stack.enter_context(intercept(head, decide, targets))
         if isinstance(head, PAAHead):
             # a student's costs only serve its own decision, which is not asked for
             stack.enter_context(overridden(head, get_pos_loss=_no_costs))

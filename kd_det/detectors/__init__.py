@@ -1,19 +1,22 @@
-"""The registered detectors: each is an MMDetection detector with a frozen teacher beside it."""
+"""The registered detectors: each is an MMDetection detector with a frozen teacher, or a peer, beside it."""
 from copy import deepcopy
 
 from mmengine.config import ConfigDict
 
+from .colad import CoLAD
 from .distiller import DistillerMixin
 from .faster_rcnn import FasterRCNNDistiller
 from .lad import LADDistiller
 from .soft_label import SoftLabelDistiller
 
-DISTILLERS: dict[str, type[DistillerMixin]] = {
-    cls.__name__: cls for cls in (FasterRCNNDistiller, LADDistiller, SoftLabelDistiller)}
+DISTILLERS: dict[str, type] = {
+    cls.__name__: cls for cls in (FasterRCNNDistiller, LADDistiller, SoftLabelDistiller, CoLAD)}
 
 
 def student_model(model: dict) -> ConfigDict:
     """The plain detector that a distil config trains: without what distillation added. Others come back unchanged.
+
+    Of a CoLAD config it is the first network.
 
     Args:
         model (dict): the ``model`` of a config.
@@ -30,5 +33,5 @@ def student_model(model: dict) -> ConfigDict:
     return model
 
 
-__all__ = ['DISTILLERS', 'DistillerMixin', 'FasterRCNNDistiller', 'LADDistiller', 'SoftLabelDistiller',
+__all__ = ['DISTILLERS', 'CoLAD', 'DistillerMixin', 'FasterRCNNDistiller', 'LADDistiller', 'SoftLabelDistiller',
            'student_model']

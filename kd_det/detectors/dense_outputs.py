@@ -143,11 +143,13 @@ def training_format(head: nn.Module) -> Iterator[None]:
         head.training = training
 
 
-def check_same_priors(head: nn.Module, theirs: nn.Module) -> None:
+def check_same_priors(head: nn.Module, theirs: nn.Module,
+                      names: tuple[str, str] = ('student', 'teacher')) -> None:
     """Raises :class:`ConfigError` unless both heads have the same priors on maps of a common size."""
+    one_name, other_name = names
     ours, others = head.prior_generator, theirs.prior_generator
     if list(map(_pair, ours.strides)) != list(map(_pair, others.strides)):
-        raise ConfigError(f'bbox_head: the student\'s strides are {list(ours.strides)}, the teacher\'s '
+        raise ConfigError(f'bbox_head: the {one_name}\'s strides are {list(ours.strides)}, the {other_name}\'s '
                           f'{list(others.strides)}; the same priors are needed')
     sizes = [(2, 3)] * len(ours.strides)
     for level, (one, other) in enumerate(zip(ours.grid_priors(sizes, device='cpu'),
@@ -155,8 +157,8 @@ def check_same_priors(head: nn.Module, theirs: nn.Module) -> None:
         one, other = get_box_tensor(one), get_box_tensor(other)
         if one.shape != other.shape or not torch.allclose(one.float(), other.float()):
             raise ConfigError(f'bbox_head: priors of level {level} differ: {one[0].tolist()}... '
-                              f'({len(one)} on a 2x3 map) in the student, {other[0].tolist()}... '
-                              f'({len(other)}) in the teacher; use the same prior or anchor generator')
+                              f'({len(one)} on a 2x3 map) in the {one_name}, {other[0].tolist()}... '
+                              f'({len(other)}) in the {other_name}; use the same prior or anchor generator')
 
 
 def _pair(stride: int | tuple) -> tuple:

@@ -13,8 +13,12 @@ def _listing(title: str, keys: list[str], limit: int = 20) -> str:
     return f'\n  {len(keys)} {title}:\n    ' + '\n    '.join(keys[:limit]) + more
 
 
-def read_state_dict(path: str) -> tuple[dict, dict]:
+def read_state_dict(path: str, network: str | None = None) -> tuple[dict, dict]:
     """Read a checkpoint file, URL or ``torchvision://`` name; nothing in it is executed.
+
+    Args:
+        network (str | None): 'second' takes the peer out of a checkpoint of both networks of CoLAD, and the
+            state_dict where it is the peer's own.
 
     Returns:
         tuple: the state_dict (a bare state_dict file is one too) and the checkpoint's ``meta``.
@@ -26,6 +30,8 @@ def read_state_dict(path: str) -> tuple[dict, dict]:
     from mmengine.runner import CheckpointLoader
     checkpoint = CheckpointLoader.load_checkpoint(path, map_location='cpu', logger='silent')
     state = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, dict) else None
+    if network == 'second' and isinstance(checkpoint, dict):
+        state = (checkpoint.get('kd_det') or {}).get('peer', state)
     if not isinstance(state, dict) or not state or not all(hasattr(v, 'shape') for v in state.values()):
         raise CheckpointMismatch(f'{path}: no state_dict in it; a checkpoint of MMEngine or a bare state_dict is expected')
     if all(key.startswith('module.') for key in state):  # saved from inside DataParallel
@@ -72,8 +78,18 @@ def load_whole(model: nn.Module, state: dict, what: str) -> None:
             + '\nGive the config that the checkpoint was trained with, or another checkpoint.') from None
 
 
-def load_deployed(model: nn.Module, path: str) -> dict:
-    """Load a checkpoint for evaluation: whole or not at all. Returns its ``meta``."""
-    state, meta = read_state_dict(path)
+def load_deployed(model: nn.Module, path: str, network: str | None = None) -> dict:
+    """Load a checkpoint for evaluation: whole or not at all. Returns its ``meta``.
+
+    Args:
+        network (str | None): 'first' or 'second' of a CoLAD pair; None where there is no pair.
+
+    Raises:
+        CheckpointMismatch: it does not fit, or holds the second network where the first is asked for.
+    """
+    state, meta = read_state_dict(path, network)
+    if network == 'first' and meta.get('kd_det_network') == 'second':
+        raise CheckpointMismatch(f'checkpoint {path} is the second network\'s own; evaluate it with --network second, or '
+                                 'give the file without _peer in its name')
     load_whole(getattr(model, 'module', model), state, f'checkpoint {path}')
     return meta

@@ -147,9 +147,23 @@ def with_student(cfg: Config, student: Config) -> Config:
     return result
 
 
-def deployed_config(cfg: Config) -> Config:
-    """The config with the plain student as its model, for evaluation: no teacher is built or needed."""
+def deployed_config(cfg: Config, network: str | None = None) -> Config:
+    """The config with the plain student as its model, for evaluation: no teacher is built or needed.
+
+    Args:
+        network (str | None): of a CoLAD config, 'first' (also None) or 'second'.
+
+    Raises:
+        ConfigError: ``network`` is 'second' and there is one only.
+    """
     from ..detectors import student_model
+    from ..detectors.colad import peer_config
     cfg = Config(cfg._cfg_dict.to_dict() if hasattr(cfg, '_cfg_dict') else dict(cfg), filename=cfg.filename)
-    cfg.model = student_model(cfg.model)
+    if network == 'second':
+        if cfg.model.get('type') != 'CoLAD':
+            raise ConfigError(f'--network second: model.type is {cfg.model.get("type")!r}, which has one network; a CoLAD '
+                              'config is expected (the second\'s own config needs no --network)')
+        cfg.model = peer_config(cfg.model.peer)
+    else:
+        cfg.model = student_model(cfg.model)
     return cfg

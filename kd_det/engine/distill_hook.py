@@ -70,7 +70,10 @@ class DistillHook(Hook):
             raise ConfigError(f'--resume: {runner._load_from or "the latest checkpoint"} is of a run without '
                               'distillation (it has no "kd_det" entry); to start from its weights use '
                               '--cfg-options load_from=CHECKPOINT')
-        _distiller(runner).load_distill_state(checkpoint['kd_det'])
+        self._restore(runner, checkpoint['kd_det'])
+
+    def _restore(self, runner: Runner, state: dict) -> None:
+        _distiller(runner).load_distill_state(state)
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs: dict | None = None) -> None:
         for name in _distiller(runner).distill_terms:
@@ -94,8 +97,17 @@ def _distiller(runner: Runner) -> DistillerMixin:
     return runner.model.module if is_model_wrapper(runner.model) else runner.model
 
 
+def _hooks_of(model: object) -> tuple[type[Hook], ...]:
+    from ..detectors.colad import CoLAD
+    from .colad_hook import CoLADHook
+    from .peer_validation_hook import PeerValidationHook
+    if isinstance(model, CoLAD):
+        return CoLADHook, PeerValidationHook
+    return (DistillHook,) if isinstance(model, DistillerMixin) else ()
+
+
 def attach_to_runner() -> None:
-    """Give every Runner of a distiller its :class:`DistillHook`; idempotent.
+    """Give every Runner of a distiller its :class:`DistillHook`, or CoLAD's hooks; idempotent.
 
     A config cannot forget it this way, and MMDetection's own ``tools/train.py`` has it too. The runner's
     ``register_hooks`` is wrapped because MMEngine has no place where a model can ask for a hook.
@@ -107,8 +119,9 @@ def attach_to_runner() -> None:
     @functools.wraps(original)
     def register_hooks(self: Runner, *args, **kwargs) -> None:
         original(self, *args, **kwargs)
-        if isinstance(_distiller(self), DistillerMixin) and not any(isinstance(h, DistillHook) for h in self.hooks):
-            self.register_hook(DistillHook())
+        for kind in _hooks_of(_distiller(self)):
+            if not any(isinstance(hook, kind) for hook in self.hooks):
+                self.register_hook(kind())
 
     register_hooks.attaches_distill_hook = True
     Runner.register_hooks = register_hooks

@@ -92,11 +92,7 @@ class BatchedPAAHead(PAAHead):
         if not len(pos_inds):
             return label, label_weight, bbox_weight, 0
         positive = self._positives_of(_CostSet(pos_losses, pos_inds, pos_gt_inds, anchors))  # (A,)
-        background = pos_inds[~positive]
-        label, bbox_weight = label.clone(), bbox_weight.clone()
-        label[background] = self.num_classes
-        bbox_weight[background] = 0
-        return label, label_weight.clone(), bbox_weight, len(pos_inds) - len(background)
+        return reassigned(positive, label, label_weight, bbox_weight, pos_inds, self.num_classes)
 
     def _positives_of(self, image: _CostSet) -> Tensor:
         """Mask (A,) over the image's candidates; fits every image that waits on the first call."""
@@ -110,17 +106,34 @@ class BatchedPAAHead(PAAHead):
         return self._fit([image])[0]
 
     def _fit(self, batch: list[_CostSet]) -> list[Tensor]:
-        levels = []
-        for image in batch:
-            ends = list(accumulate(len(level) for level in image.anchors))
-            levels.append(torch.bucketize(  # (A,), the level whose range holds the anchor
-                image.anchor_inds, image.anchor_inds.new_tensor(ends), right=True))
         return paa_positives([image.costs for image in batch], [image.gt_inds for image in batch],
-                             levels, num_levels=max(len(image.anchors) for image in batch),
-                             topk=self.topk)
+                             [levels_of(image.anchor_inds, image.anchors) for image in batch],
+                             num_levels=max(len(image.anchors) for image in batch), topk=self.topk)
 
     def _forget(self) -> None:
         self._first_assignment, self._waiting, self._positives = [], [], []
+
+
+def levels_of(anchor_inds: Tensor, anchors: list[Tensor]) -> Tensor:
+    """Pyramid level (A,) of anchors given by their places among the anchors of all levels."""
+    ends = list(accumulate(len(level) for level in anchors))
+    return torch.bucketize(anchor_inds, anchor_inds.new_tensor(ends), right=True)
+
+
+def reassigned(positive: Tensor, label: Tensor, label_weight: Tensor, bbox_weight: Tensor, pos_inds: Tensor,
+               num_classes: int) -> tuple[Tensor, Tensor, Tensor, int]:
+    """What ``PAAHead.paa_reassign`` returns for an image whose positives are known.
+
+    Args:
+        positive: (A,), mask over the image's candidates.
+        label, label_weight, bbox_weight: of all anchors, from the first assignment; not changed.
+        pos_inds: (A,), the candidates' places among all anchors.
+    """
+    background = pos_inds[~positive]
+    label, bbox_weight = label.clone(), bbox_weight.clone()
+    label[background] = num_classes
+    bbox_weight[background] = 0
+    return label, label_weight.clone(), bbox_weight, len(pos_inds) - len(background)
 
 
 def _same(image: _CostSet, known: _CostSet) -> bool:

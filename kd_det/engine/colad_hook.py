@@ -1,0 +1,164 @@
+"""What a CoLAD run needs from the runner: the second network trained, averaged, saved and resumed as the first is."""
+import copy
+import os
+import os.path as osp
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from mmdet.registry import MODELS
+from mmengine.dist import is_main_process
+from mmengine.fileio import exists, join_path, remove
+from mmengine.hooks import EMAHook
+from mmengine.runner import Runner, save_checkpoint
+from mmengine.runner.checkpoint import weights_to_cpu
+
+from .config import ConfigError, deployed_config
+from .distill_hook import DistillHook, _distiller
+
+PEER_SUFFIX = '_peer'
+
+
+class CoLADHook(DistillHook):
+    """Every runner whose model is a :class:`kd_det.detectors.CoLAD` gets one by itself.
+
+    - Before training: the plan is logged; the peer must be in the optimizer; class names of ``peer.checkpoint`` must
+      agree with the data set's.
+    - The peer goes to ``checkpoint['kd_det']['peer']`` and comes back on resume. Beside each checkpoint ``NAME.pth``
+      it is also written as ``NAME_peer.pth``, which its plain config loads strictly; when MMEngine removes the first
+      (``max_keep_ckpts``, a better ``best``), the second goes with the next one written.
+    - An ``EMAHook`` averages the first network as in its plain run, and a twin of it the peer. What is deployed, in
+      both files, are the averaged weights, as MMEngine has it.
+    """
+
+    priority = 'LOW'  # after EMAHook, whose averaged model is exchanged; before CheckpointHook
+
+    def __init__(self, patience: int = 50) -> None:
+        super().__init__(patience)
+        self._twin: EMAHook | None = None
+        self._peer_checkpoint: dict = {}
+        self._written: dict[str, str] = {}  # peer's file -> the first network's
+        self._peer_cfg: str | None = None
+
+    # -- before -----------------------------------------------------------------------------------------------------
+    def before_run(self, runner: Runner) -> None:
+        self._split_averaging(runner)
+        if not hasattr(runner.save_checkpoint, 'writes_peer'):
+            runner.save_checkpoint = self._with_peer(runner.save_checkpoint)
+
+    def _split_averaging(self, runner: Runner) -> None:
+        """Averaging works on ``state_dict`` here and on ``parameters()`` there, so it needs a model where both are of
+        one network; a copy of both networks would leave the peer's average at its first weights."""
+        hooks = [hook for hook in runner.hooks if isinstance(hook, EMAHook)]
+        if len(hooks) > 1:
+            raise ConfigError(f'custom_hooks: {len(hooks)} EMAHooks; CoLAD works with one')
+        for hook in hooks:
+            model = _distiller(runner)
+            self._twin = copy.copy(hook)
+            for owner, network in ((hook, model.first_alone()), (self._twin, model.peer)):
+                owner.src_model = network
+                owner.ema_model = MODELS.build(owner.ema_cfg, default_args=dict(model=network))
+
+    def before_train(self, runner: Runner) -> None:
+        super().before_train(runner)
+        for hook in runner.hooks:
+            if isinstance(hook, EMAHook) and hook.src_model is _distiller(runner):
+                raise ConfigError(f'custom_hooks: EMAHook of priority {hook.priority} begins after CoLADHook (LOW), so '
+                                  'the peer would not be averaged; leave it at NORMAL')
+        if getattr(runner.optim_wrapper, 'clip_kwargs', None):
+            runner.logger.info('CoLAD: optim_wrapper.clip_grad limits the norm of both networks\' gradients together')
+
+    @staticmethod
+    def _check_classes(model: Any, runner: Runner) -> None:
+        names, taught = runner.train_dataloader.dataset.metainfo.get('classes'), model.peer_classes
+        if taught is not None and tuple(taught) != tuple(names):
+            raise ConfigError(f'peer.checkpoint {model.peer_checkpoint} was trained on the classes {tuple(taught)}, the '
+                              f'data set has {tuple(names)}; names and order must agree')
+
+    @staticmethod
+    def _check_optimizer(model: Any, runner: Runner) -> None:
+        wrapper = runner.optim_wrapper
+        optimizers = [w.optimizer for _, w in wrapper.items()] if hasattr(wrapper, 'items') else [wrapper.optimizer]
+        trained = {id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group['params']}
+        lost = [name for name, p in model.peer.named_parameters() if p.requires_grad and id(p) not in trained]
+        if lost:
+            raise ConfigError(f'optim_wrapper: the optimizer does not hold {len(lost)} parameters of the peer, e.g. '
+                              f'{lost[:3]}; they would never train')
+
+    # -- the peer's average -----------------------------------------------------------------------------------------
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None,
+                         outputs: dict | None = None) -> None:
+        super().after_train_iter(runner, batch_idx, data_batch, outputs)
+        if self._twin:
+            self._twin.after_train_iter(runner, batch_idx, data_batch, outputs)
+
+    def before_val_epoch(self, runner: Runner) -> None:
+        if self._twin:
+            self._twin.before_val_epoch(runner)
+
+    def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:
+        if self._twin:
+            self._twin.after_val_epoch(runner, metrics)
+
+    # -- checkpoints ------------------------------------------------------------------------------------------------
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        peer = dict(state_dict=weights_to_cpu(_distiller(runner).peer.state_dict()))
+        if self._twin:
+            self._twin.before_save_checkpoint(runner, peer)  # averaged weights here, the others in ema_state_dict
+        meta = dict(checkpoint['meta'], cfg=self._plain_cfg(runner), kd_det_network='second')
+        self._peer_checkpoint = dict(meta=meta, state_dict=peer['state_dict'])
+        checkpoint['kd_det'] = dict(peer=peer['state_dict'], written=self._written)
+        if 'ema_state_dict' in peer:
+            checkpoint['kd_det']['peer_ema'] = peer['ema_state_dict']
+
+    def _plain_cfg(self, runner: Runner) -> str:
+        """The peer's own config, as its plain run would have written it."""
+        if self._peer_cfg is None:
+            known = 'peer' in (runner.cfg.get('model') or {})  # not where the runner was given a built model
+            self._peer_cfg = deployed_config(runner.cfg, 'second').pretty_text if known else ''
+        return self._peer_cfg
+
+    def _with_peer(self, save: Callable) -> Callable:
+        def save_both(out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
+            backend_args, (stem, extension) = kwargs.get('backend_args'), osp.splitext(filename)
+            path = join_path(out_dir, stem + PEER_SUFFIX + extension, backend_args=backend_args)
+            # known before the first is saved: a resumed run must be able to remove this one too
+            self._written[path] = join_path(out_dir, filename, backend_args=backend_args)
+            save(out_dir, filename, *args, **kwargs)
+            if is_main_process():
+                self._write_peer(path, backend_args)
+
+        save_both.writes_peer = True
+        return save_both
+
+    def _write_peer(self, path: str, backend_args: dict | None) -> None:
+        if backend_args is None and '://' not in path:
+            with open(path + '.part', 'wb') as file:  # a file under its final name is complete
+                torch.save(self._peer_checkpoint, file)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(path + '.part', path)
+        else:
+            save_checkpoint(self._peer_checkpoint, path, backend_args=backend_args)
+        self._peer_checkpoint = {}
+        for peer, first in list(self._written.items()):
+            if not exists(first, backend_args=backend_args):
+                del self._written[peer]
+                if exists(peer, backend_args=backend_args):
+                    remove(peer, backend_args=backend_args)
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        if not runner._resume and 'peer' in (checkpoint.get('kd_det') or {}):
+            runner.logger.warning('load_from: only the first network\'s weights are taken from a CoLAD checkpoint; the '
+                                  f'second\'s are in the file beside it (NAME{PEER_SUFFIX}.pth), for peer.checkpoint')
+        super().after_load_checkpoint(runner, checkpoint)
+
+    def _restore(self, runner: Runner, state: dict) -> None:
+        if self._twin and 'peer' in state:
+            peer = dict(state_dict=dict(state['peer']))
+            if 'peer_ema' in state:
+                peer['ema_state_dict'] = state['peer_ema']
+            self._twin.after_load_checkpoint(runner, peer)  # averaged weights go where they came from
+            state = dict(state, peer=peer['state_dict'])
+        super()._restore(runner, state)
+        self._written = dict(state.get('written', {}))
