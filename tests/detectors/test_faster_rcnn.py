@@ -439,3 +439,32 @@ def test_a_batch_without_objects_trains(teacher_checkpoint, class_agnostic):
     losses = losses_of(build(cfg), make_batch(objects=(0, 0)))
     assert torch.isfinite(total(losses)) and losses['loss_bbox_distill'] == 0 and losses['loss_cls_distill'] > 0
     total(losses).backward()
+
+
+def test_a_channels_last_teacher_says_the_same(teacher_checkpoint):
+    cfg = distil_cfg(teacher_checkpoint, **ALL)
+    expected = losses_of(build(cfg, 1), make_batch())
+    cfg.teacher.channels_last = True
+    model = build(cfg, 1)
+    weight = model.teacher.model.backbone.layer1[0].conv1.weight
+    assert weight.is_contiguous(memory_format=torch.channels_last) and not weight.is_contiguous()
+    for name, value in losses_of(model, make_batch()).items():
+        for ours, theirs in zip(value if isinstance(value, list) else [value],
+                                expected[name] if isinstance(value, list) else [expected[name]]):
+            assert torch.allclose(ours, theirs, rtol=1e-4, atol=1e-6), name
+
+
+def test_mixed_precision_reaches_the_teacher(teacher_checkpoint):
+    """Under autocast both networks compute in bfloat16; the terms stay those of full precision, to its accuracy."""
+    model = build(distil_cfg(teacher_checkpoint, **ALL), 1)
+    expected = losses_of(model, make_batch())
+    seen = []
+    model.teacher.model.backbone.conv1.register_forward_hook(lambda module, args, result: seen.append(result.dtype))
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        losses = losses_of(model, make_batch())
+    assert seen == [torch.bfloat16]
+    total(losses).backward()
+    for name in model.distill_terms:
+        assert losses[name].dtype == torch.float32, name
+        assert torch.allclose(losses[name], expected[name], rtol=0.2, atol=0.02), name
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
