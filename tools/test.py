@@ -58,6 +58,7 @@ def main() -> None:
     check_data(cfg, ('test_dataloader',))
     runner = Runner.from_cfg(cfg)
     load_deployed(runner.model, args.checkpoint, network)
+    runner.logger.info(f'Evaluating {args.checkpoint}' + (f', the {network} network' if network else ''))
     if args.out:
         runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=args.out))
     runner.test()
