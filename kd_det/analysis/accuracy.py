@@ -35,13 +35,14 @@ class Accuracy:
     per_class: dict[str, float | None]
 
 
-def accuracy_of(record: dict) -> Accuracy | None:
+def accuracy_of(record: dict, prefix: str = '') -> Accuracy | None:
     """Read an evaluation record; None if it holds no box AP at all.
 
     Args:
         record (dict): MMEngine's, e.g. ``{'coco/bbox_mAP': 0.457, 'coco/RBC_precision': 0.477}``.
+        prefix (str): of the names that count, e.g. ``'peer/'``.
     """
-    plain = {key.split('/', 1)[-1]: value for key, value in record.items()}
+    plain = {key.removeprefix(prefix).split('/', 1)[-1]: value for key, value in record.items() if key.startswith(prefix)}
     figures = {}
     for column, names in FIGURES.items():
         value = next((plain[name] for name in names if name in plain), None)

@@ -25,6 +25,7 @@ class Record:
         dataset (str | None): annotation file that they refer to.
         epoch, iter (int | None): of training at that moment, as far as the log tells.
         checkpoint (str | None): what a test loaded, as far as the log tells.
+        peer (Accuracy | None): of CoLAD's second network.
     """
     split: str
     accuracy: Accuracy
@@ -32,6 +33,7 @@ class Record:
     epoch: int | None = None
     iter: int | None = None
     checkpoint: str | None = None
+    peer: Accuracy | None = None
 
 
 @dataclass
@@ -120,7 +122,7 @@ def _add_lines(log: RunLog, lines: list[dict], cfg: Config | None) -> None:
             step = line.get('step')
             log.records.append(Record(
                 'val', accuracy, dataset_of(cfg, 'val'), epoch=step if by_epoch else None,
-                iter=reached if by_epoch else step))
+                iter=reached if by_epoch else step, peer=accuracy_of(line, 'peer/')))
 
 
 def _repeated(record: Record, first: dict) -> bool:

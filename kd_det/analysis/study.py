@@ -8,7 +8,8 @@ A study file is JSON::
 
 ``split`` names the annotation files (``train.json`` and ``eval.json``). ``options`` are ``--cfg-options`` of a row,
 ``label`` is what tables call it, ``teacher`` names another row (or a row and its seed) as its teacher, ``base`` another
-row to compare it with, and ``shared: "study/row"`` takes a run from another study instead of repeating it.
+row to compare it with, ``shared: "study/row"`` takes a run from another study instead of repeating it, and ``network:
+"second"`` with ``shared`` shows the second network of a CoLAD row, which is trained with the first.
 """
 import json
 import os
@@ -27,7 +28,7 @@ from .logs import read_log
 from .runs import _last_checkpoint as last_checkpoint
 
 _ROW_KEYS = {'name', 'config', 'seeds', 'options', 'description', 'label', 'teacher', 'base',
-             'shared'}
+             'shared', 'network'}
 _STUDY_KEYS = {'name', 'title', 'split', 'base', 'teacher', 'rows'}
 
 
@@ -47,6 +48,7 @@ class StudyRow:
         home (str): ``study/row`` under which checkpoints and records lie.
         teacher (tuple[str, int] | None): row and seed of its teacher; None: the study's.
         base (str | None): the row it is compared with; None: the study's.
+        network (str): 'second' for the second network of the CoLAD runs in ``home``; it is never trained by itself.
     """
     name: str
     config: str
@@ -57,6 +59,7 @@ class StudyRow:
     description: str = ''
     teacher: tuple | None = None
     base: str | None = None
+    network: str = 'first'
 
 
 @dataclass
@@ -110,6 +113,10 @@ def load_study(path: str) -> Study:
         if not {'name', 'config', 'seeds'} <= set(spec):
             raise StudyError(f'{path}: row {spec.get("name")!r} needs name, config and seeds')
         spec = dict(spec, label=spec.get('label', spec['name']), teacher=_teacher(spec.get('teacher')))
+        if spec.get('network', 'first') not in ('first', 'second') or (spec.get('network') == 'second'
+                                                                       and 'shared' not in spec):
+            raise StudyError(f'{path}: row {spec["name"]!r}: network {spec["network"]!r}; "second" is expected, beside '
+                             'shared: "study/row" of the CoLAD row')
         rows.append(StudyRow(home=spec.pop('shared', f'{content["name"]}/{spec["name"]}'), **spec))
     study = Study(content['name'], content.get('title', content['name']), content['split'], content['base'],
                   _teacher(content.get('teacher')), rows)
@@ -174,11 +181,17 @@ def resolve(study: Study, row: StudyRow, root: str = '.') -> tuple[Config, dict]
 # -- what a finished run left ------------------------------------------------------------------------------------------
 @dataclass
 class Finished:
-    """A run whose last epoch was validated: ``cfg`` as dumped, ``accuracy`` in percent, ``seconds`` of all sessions."""
+    """A run whose last epoch was validated: ``cfg`` as dumped, ``accuracy`` in percent, ``seconds`` of all sessions.
+
+    Of a CoLAD run also ``peer``, the second network's accuracy, and ``first_teaches``, the share of decisions that the
+    first network took, over the whole training.
+    """
     cfg: Config
     accuracy: Accuracy
     checkpoint: str
     seconds: float
+    peer: Accuracy | None = None
+    first_teaches: float | None = None
 
 
 def run_config(work_dir: str) -> Config | None:
@@ -201,11 +214,14 @@ def read_finished(work_dir: str) -> Finished | None:
     if cfg is None:
         return None
     epochs = cfg.train_cfg.max_epochs
-    last = [record for record in read_log(work_dir).records if record.split == 'val' and record.epoch == epochs]
+    log = read_log(work_dir)
+    last = [record for record in log.records if record.split == 'val' and record.epoch == epochs]
     if not last:
         return None
     checkpoint = checkpoint_of(work_dir)
-    return checkpoint and Finished(cfg, last[-1].accuracy, checkpoint, wall_seconds(work_dir))
+    shares = [line['first_teaches'] for line in log.train if 'first_teaches' in line]
+    return checkpoint and Finished(cfg, last[-1].accuracy, checkpoint, wall_seconds(work_dir), last[-1].peer,
+                                   statistics.fmean(shares) if shares else None)
 
 
 def checkpoint_of(work_dir: str) -> str | None:
@@ -270,7 +286,12 @@ def row_records(results: str, row: StudyRow) -> dict[int, dict]:
     found = {}
     for file in sorted(os.listdir(folder)) if osp.isdir(folder) else ():
         if match := re.fullmatch(re.escape(name) + r'_seed(\d+)\.json', file):
-            found[int(match[1])] = read_record(osp.join(folder, file))
+            record = read_record(osp.join(folder, file))
+            if row.network == 'second':
+                if 'peer' not in record:
+                    raise StudyError(f'{osp.join(folder, file)}: no second network in it; row {row.name!r} is not of CoLAD')
+                record = {**record, **record['peer']}
+            found[int(match[1])] = record
     return dict(sorted(found.items()))
 
 

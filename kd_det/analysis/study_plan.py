@@ -67,7 +67,7 @@ def plan(study: Study, settings: Settings, rows: list[str] | None = None, seeds:
     Raises:
         StudyError: no such row; a row distils but the study names no teacher, or another one than the row's config.
     """
-    chosen = [study.row(name) for name in rows] if rows else study.rows
+    chosen = [row for row in ([study.row(name) for name in rows] if rows else study.rows) if row.network == 'first']
     teachers = {t[0] for t in map(study.teacher_of, study.rows) if t}
     pairs = [(row, seed) for row in chosen for seed in (seeds if seeds and row.name not in teachers else row.seeds)]
     pairs.sort(key=lambda pair: (pair[0].name not in teachers, pair[1]))

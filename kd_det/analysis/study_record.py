@@ -34,6 +34,10 @@ def make_record(study: Study, row: StudyRow, seed: int, finished: Finished, root
         hardware=dict(device=device_of(work_dir), cores=os.cpu_count(), threads=threads, jobs=jobs),
         versions=versions(work_dir), config_sha256=config_hash(cfg),
         weights_sha256=weights_hash(finished.checkpoint))
+    if finished.peer is not None:
+        record['peer'] = dict(accuracy=finished.peer.figures, per_class=finished.peer.per_class)
+    if finished.first_teaches is not None:
+        record['first_teaches'] = round(finished.first_teaches, 4)
     if teacher is not None:
         record['teacher'] = teacher
     return dict(record, command=command)

@@ -126,10 +126,16 @@ def notes(study: Study, records: dict) -> list[str]:
             lines.append(f'Row {row.label!r} mixes seeds of different configs.')
         if len({r.get('teacher', {}).get('weights_sha256') for r in records[row.name].values()}) > 1:
             lines.append(f'Row {row.label!r} mixes seeds with different teachers.')
+    for row in study.rows:
+        shares = [r['first_teaches'] for r in records[row.name].values() if 'first_teaches' in r]
+        if shares and row.network == 'first':
+            share = 100 * statistics.fmean(shares)
+            lines.append(f'{row.label}: the first network assigned in {share:.0f} % of the decisions.')
     cpus = sorted({(r.get('hardware') or {}).get('device') or 'unknown hardware' for r in found})
     torch = sorted({(r.get('versions') or {}).get('torch') or 'unknown' for r in found})
-    hours = sum(r.get('wall_seconds') or 0 for r in found) / 3600
-    lines.append(f'{len(found)} runs, {hours:.1f} hours of wall time on {", ".join(cpus)}; '
+    runs = [record for row in study.rows if row.network == 'first' for record in records[row.name].values()]
+    hours = sum(r.get('wall_seconds') or 0 for r in runs) / 3600
+    lines.append(f'{len(runs)} runs, {hours:.1f} hours of wall time on {", ".join(cpus)}; '
                  f'PyTorch {", ".join(torch)}.')
     return lines
 
