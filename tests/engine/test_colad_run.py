@@ -1,0 +1,154 @@
+"""CoLAD as the command line trains it: both networks saved, resumed, averaged and evaluated."""
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import build, run_tool
+from dense_detectors import dense_cfg
+
+from kd_det.compat.checkpoint import load
+from kd_det.engine.checkpoint import CheckpointMismatch
+from kd_det.engine.config import ConfigError
+
+EMA = ("custom_hooks = [dict(type='EMAHook', ema_type='ExpMomentumEMA', momentum=0.1, update_buffers=True, priority=49)]")
+BEST = "default_hooks['checkpoint'].update(save_best=['coco/bbox_mAP', 'peer/coco/bbox_mAP'], max_keep_ckpts=1)"
+
+
+def colad(kind, **options):
+    cfg = dense_cfg(kind)
+    cfg.update(type='CoLAD', peer=dict(config=dense_cfg(kind, width=16).to_dict()), **options)
+    return cfg
+
+
+def metrics(folder):
+    """Validation or test results of a run, oldest first."""
+    lines = [line for log in sorted(folder.glob('*/vis_data/scalars.json')) + sorted(folder.glob('*/*.json'))
+             for line in log.read_text().splitlines()]
+    return [r for r in map(json.loads, lines) if 'coco/bbox_mAP' in r]
+
+
+@pytest.mark.parametrize('kind', ['paa', 'rtmdet'])
+def test_a_run_leaves_two_plain_checkpoints_and_resumes(kind, run_config, tmp_path):
+    config = run_config(colad(kind), extra=f'\n{EMA if kind == "rtmdet" else ""}\n{BEST}\n')
+    work = tmp_path / 'run'
+    run_tool('train', config, '--work-dir', str(work), '--cfg-options', 'train_cfg.max_epochs=1',
+             'train_cfg.val_interval=1')
+    first, second = build(dense_cfg(kind)), build(dense_cfg(kind, width=16))
+    joint = load(str(work / 'epoch_1.pth'))
+    own = load(str(work / 'epoch_1_peer.pth'))
+    first.load_state_dict(joint['state_dict'], strict=True)
+    second.load_state_dict(own['state_dict'], strict=True)
+    assert all(torch.equal(own['state_dict'][k], v) for k, v in joint['kd_det']['peer'].items())
+    assert own['meta']['dataset_meta'] == joint['meta']['dataset_meta']
+    assert "type='CoLAD'" in joint['meta']['cfg'] and "type='CoLAD'" not in own['meta']['cfg']
+    for path in work.glob('best_*.pth'):
+        assert (work / f'{path.stem.removesuffix("_peer")}_peer.pth').is_file()
+
+    run_tool('train', config, '--work-dir', str(work), '--resume')
+    later, theirs = load(str(work / 'epoch_2.pth')), load(str(work / 'epoch_2_peer.pth'))
+    assert not (work / 'epoch_1.pth').exists() and not (work / 'epoch_1_peer.pth').exists()  # max_keep_ckpts=1
+    assert not list(work.glob('*.part')) and later['meta']['epoch'] == 2
+    for before, after in ((joint['state_dict'], later['state_dict']), (own['state_dict'], theirs['state_dict'])):
+        assert any(not torch.equal(v, after[k]) for k, v in before.items() if v.is_floating_point())
+    if kind == 'rtmdet':  # what is deployed is the average, of both networks; the weights that train lie beside it
+        for average, deployed in ((later['ema_state_dict'], later['state_dict']),
+                                  (later['kd_det']['peer_ema'], theirs['state_dict'])):
+            assert {k.removeprefix('module.') for k in average if k != 'steps'} == set(deployed)
+            assert any(not torch.equal(average[f'module.{k}'], v) for k, v in deployed.items() if v.is_floating_point())
+            assert int(average['steps']) == 4  # two epochs of two steps: the resumed average went on
+    records = [json.loads(line) for log in work.glob('*/vis_data/scalars.json') for line in log.read_text().splitlines()]
+    steps = [r for r in records if 'loss' in r]
+    for record in steps:
+        names = [n for n in record if 'loss' in n and n != 'loss']
+        assert record['loss'] == pytest.approx(sum(record[n] for n in names), rel=1e-3)
+        assert 'peer.loss_cls' in names and 0 <= record['first_teaches'] <= 1
+
+    # either network, from the file of both and from its own, as validation saw it
+    seen = metrics(work)[-1]
+    for network, name, prefix in (('first', 'epoch_2', ''), ('second', 'epoch_2', 'peer/'),
+                                  ('second', 'epoch_2_peer', 'peer/')):
+        out = tmp_path / f'{network}_{name}'
+        run_tool('test', config, str(work / f'{name}.pth'), '--network', network, '--work-dir', str(out))
+        assert metrics(out)[-1]['coco/bbox_mAP'] == seen[f'{prefix}coco/bbox_mAP']
+
+
+def test_network_asks_for_what_is_there(run_config, tmp_path):
+    config, plain = run_config(colad('paa')), run_config(dense_cfg('paa'), 'plain.py')
+    from mmengine.runner import save_checkpoint
+    path = str(tmp_path / 'a_peer.pth')
+    save_checkpoint(dict(meta=dict(kd_det_network='second'), state_dict=build(dense_cfg('paa')).state_dict()), path)
+    with pytest.raises(CheckpointMismatch, match="second network's own; evaluate it with --network second"):
+        run_tool('test', config, path, '--work-dir', str(tmp_path))
+    with pytest.raises(ConfigError, match=r'--network second: model\.type is'):
+        run_tool('test', plain, path, '--network', 'second', '--work-dir', str(tmp_path))
+
+
+RANKS = '''
+import copy, json, os, sys
+sys.path.insert(0, {tests!r})
+import conftest, torch
+from conftest import build, make_batch, total
+from dense_detectors import dense_cfg
+from mmengine.model import MMDistributedDataParallel
+
+
+def gradients(forward, model, rank):
+    """Of one step on the rank's own images, from its own random state."""
+    torch.manual_seed(100 + rank)
+    batch = make_batch(sizes=((64, 96),) * 2, objects=(2 + rank, 1), seed=rank)
+    data = model.data_preprocessor(batch, True)
+    losses = forward(**data, mode='loss')
+    total(losses).backward()
+    return {{n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}}, float(losses['first_teaches'])
+
+
+def work(rank, folder):
+    cfg = dense_cfg('paa')
+    cfg.update(type='CoLAD', peer=dict(config=dense_cfg('paa', width=16)), criterion=dict(type='RandomCriterion'))
+    model = build(cfg).eval()
+    alone, taught = gradients(model, model, rank)
+    model.zero_grad()
+    torch.distributed.init_process_group('gloo', init_method='file://' + folder + '/store', rank=rank, world_size=2)
+    wrapped = MMDistributedDataParallel(model, broadcast_buffers=False)
+    both, again = gradients(wrapped, model, rank)
+    assert taught == again, (taught, again)
+    worst = 0.
+    for name, value in alone.items():
+        torch.distributed.all_reduce(value)
+        worst = max(worst, float((both[name] - value / 2).abs().max() / (value.abs().max() + 1e-6)))
+    with open(f'{{folder}}/{{rank}}.json', 'w') as file:
+        json.dump(dict(worst=worst, names=sorted(both), teaches=taught), file)
+    torch.distributed.destroy_process_group()
+
+
+if __name__ == '__main__':
+    children = []
+    for rank in (0, 1):  # forked: the imports are paid for once
+        child = os.fork()
+        if child == 0:
+            try:
+                work(rank, sys.argv[1])
+            except BaseException:
+                import traceback
+                traceback.print_exc()
+                os._exit(1)
+            os._exit(0)
+        children.append(child)
+    sys.exit(max(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children))
+'''
+
+
+def test_two_ranks_decide_for_their_own_images_and_average_gradients(tmp_path):
+    script = tmp_path / 'ranks.py'
+    script.write_text(RANKS.format(tests=str(Path(__file__).parents[1])))
+    done = subprocess.run([sys.executable, str(script), str(tmp_path)], capture_output=True, text=True, timeout=600,
+                          env={**os.environ, 'OMP_NUM_THREADS': '1'})
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    first, second = (json.loads((tmp_path / f'{rank}.json').read_text()) for rank in (0, 1))
+    assert first['names'] == second['names'] and any('peer_network' in name for name in first['names'])
+    assert first['teaches'] != second['teaches']  # other images, other decisions
+    assert max(first['worst'], second['worst']) < 1e-4
