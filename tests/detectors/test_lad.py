@@ -258,11 +258,12 @@ def test_configs_are_diffs_over_their_baselines(folder):
     assert paths
     for path in paths:
         cfg, stem = Config.fromfile(str(path)), path.stem.rsplit('_', 1)[0]
-        known = dict(rtmdet='rtmdet/', tood='tood/', yolox='yolox/').get(stem.split('_')[0])
+        family = stem.split('_')[0]
+        ours = ROOT / 'configs' / family / f'{stem}.py'
         if stem.startswith('ddod_r18'):
             continue  # its baseline exists with ResNet-50 only
-        base = Config.fromstring(f"_base_ = 'mmdet::{known}{stem}.py'", '.py') if known else Config.fromfile(
-            str(ROOT / 'configs' / 'paa' / f'{stem}.py'))
+        base = Config.fromfile(str(ours)) if ours.is_file() else Config.fromstring(
+            f"_base_ = 'mmdet::{family}/{stem}.py'", '.py')
         plain, own = student_model(cfg.model).to_dict(), base.model.to_dict()
         assert plain.pop('type') == 'SingleStageDetector' and own.pop('type')
         assert plain == own, path
