@@ -69,8 +69,8 @@ def test_a_run_leaves_two_plain_checkpoints_and_resumes(kind, run_config, tmp_pa
 
     # either network, from the file of both and from its own, as validation saw it
     seen = metrics(work)[-1]
-    for network, name, prefix in (('first', 'epoch_2', ''), ('second', 'epoch_2', 'peer/'),
-                                  ('second', 'epoch_2_peer', 'peer/')):
+    both = (('first', 'epoch_2', ''), ('second', 'epoch_2', 'peer/'), ('second', 'epoch_2_peer', 'peer/'))
+    for network, name, prefix in both if kind == 'paa' else both[1:2]:
         out = tmp_path / f'{network}_{name}'
         run_tool('test', config, str(work / f'{name}.pth'), '--network', network, '--work-dir', str(out))
         assert metrics(out)[-1]['coco/bbox_mAP'] == seen[f'{prefix}coco/bbox_mAP']
