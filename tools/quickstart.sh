@@ -60,15 +60,14 @@ run_distilled() {
     train distilled "$distil" --cfg-options model.teacher.checkpoint="$out/teacher/epoch_12.pth"
 }
 trap 'kill 0' INT TERM
+together "teacher" run_teacher
 if "$python" -c 'import torch, sys; sys.exit(not torch.cuda.is_available() and len(__import__("os").sched_getaffinity(0)) > 1)'; then
-    together "teacher" run_teacher
     together "plain" run_plain
+    together "distilled" run_distilled
 else # two one-thread jobs side by side finish sooner than one two-thread job after the other
     export OMP_NUM_THREADS=1
-    together "teacher plain" run_teacher run_plain
-    unset OMP_NUM_THREADS
+    together "plain distilled" run_plain run_distilled
 fi
-together "distilled" run_distilled
 echo "== comparison"
 "$python" -W ignore tools/compare.py "$out/plain" "$out/distilled" "$out/teacher" --plot "$out/ap_latency.png" \
     --curves "$out/curves.png"
