@@ -10,7 +10,7 @@ begin=$SECONDS
 seed=${SEED:-0}
 out=work_dirs/quickstart
 [ "$seed" = 0 ] || out=$out-seed$seed
-teacher=configs/faster_rcnn/faster-rcnn_r18-w32_fpn-c32_12e_digits-160x120.py
+teacher=configs/faster_rcnn/faster-rcnn_r18-w32_fpn-c32_9e_digits-160x120.py
 student=configs/faster_rcnn/faster-rcnn_r18-w16_fpn-c32_6e_digits-160x120.py
 distil=configs/distill_faster_rcnn/faster-rcnn_r18-w16_fpn-c32_6e_digits-160x120_distill-w32.py
 
@@ -57,7 +57,7 @@ together() { # run the given training functions side by side, with progress
 run_teacher() { train teacher "$teacher"; }
 run_plain() { train plain "$student"; }
 run_distilled() {
-    train distilled "$distil" --cfg-options model.teacher.checkpoint="$out/teacher/epoch_12.pth"
+    train distilled "$distil" --cfg-options model.teacher.checkpoint="$out/teacher/epoch_9.pth"
 }
 trap 'kill 0' INT TERM
 together "teacher" run_teacher

@@ -1,5 +1,5 @@
 # Digits: the student at half the resolution of a teacher of the same architecture (Chen et al. 2017, Table 2), every
-# term on. The quickstart's distilled student.
+# term on.
 _base_ = '../faster_rcnn/faster-rcnn_r18-w16_fpn-c32_6e_digits-160x120.py'
 model = dict(
     type='FasterRCNNDistiller',

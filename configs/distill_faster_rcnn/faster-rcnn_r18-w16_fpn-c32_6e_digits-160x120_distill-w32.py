@@ -2,8 +2,9 @@
 _base_ = '../faster_rcnn/faster-rcnn_r18-w16_fpn-c32_6e_digits-160x120.py'
 model = dict(
     type='FasterRCNNDistiller',
-    teacher=dict(config='configs/faster_rcnn/faster-rcnn_r18-w32_fpn-c32_12e_digits-160x120.py',
-                 checkpoint='work_dirs/faster-rcnn_r18-w32_fpn-c32_12e_digits-160x120/epoch_12.pth'),
+    teacher=dict(config='configs/faster_rcnn/faster-rcnn_r18-w32_fpn-c32_9e_digits-160x120.py',
+                 checkpoint='work_dirs/faster-rcnn_r18-w32_fpn-c32_9e_digits-160x120/epoch_9.pth',
+                 fuse_conv_bn=True, channels_last=True),
     rpn_distill=dict(),
     rcnn_distill=dict(),
     # in 1,200 steps from scratch a student gains most from its teacher's features: on train -> dev, seed 0, the student

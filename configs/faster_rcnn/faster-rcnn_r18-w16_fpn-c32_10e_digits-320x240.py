@@ -1,4 +1,5 @@
-# Digits, full resolution: ResNet-18 with 16 base channels, 32-channel FPN, 320x240. The quickstart's teacher.
+# Digits, full resolution: ResNet-18 with 16 base channels, 32-channel FPN, 320x240: a teacher
+# for students at half the resolution.
 _base_ = ['../_base_/models/faster-rcnn_r18_fpn-c64_scratch.py', '../_base_/datasets/digits_320x240.py',
           '../_base_/schedules/adamw_10e.py', '../_base_/default_runtime.py']
 model = dict(

@@ -14,7 +14,7 @@ from mmengine.runner import Runner, save_checkpoint
 from mmengine.runner.checkpoint import weights_to_cpu
 
 from .config import ConfigError, deployed_config
-from .distill_hook import DistillHook, _distiller
+from .distill_hook import DistillHook, _distiller, _trained_parameters
 
 PEER_SUFFIX = '_peer'
 
@@ -77,9 +77,7 @@ class CoLADHook(DistillHook):
 
     @staticmethod
     def _check_optimizer(model: Any, runner: Runner) -> None:
-        wrapper = runner.optim_wrapper
-        optimizers = [w.optimizer for _, w in wrapper.items()] if hasattr(wrapper, 'items') else [wrapper.optimizer]
-        trained = {id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group['params']}
+        trained = _trained_parameters(runner)
         lost = [name for name, p in model.peer.named_parameters() if p.requires_grad and id(p) not in trained]
         if lost:
             raise ConfigError(f'optim_wrapper: the optimizer does not hold {len(lost)} parameters of the peer, e.g. '

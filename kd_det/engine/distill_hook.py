@@ -51,9 +51,7 @@ class DistillHook(Hook):
 
     @staticmethod
     def _check_optimizer(model: DistillerMixin, runner: Runner) -> None:
-        wrapper = runner.optim_wrapper
-        optimizers = [w.optimizer for _, w in wrapper.items()] if hasattr(wrapper, 'items') else [wrapper.optimizer]
-        trained = {id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group['params']}
+        trained = _trained_parameters(runner)
         lost = [name for name, p in model.adapters.named_parameters() if id(p) not in trained]
         if lost:
             raise ConfigError(f'optim_wrapper: the optimizer does not hold the adapters {lost}; they would never train')
@@ -95,6 +93,13 @@ class DistillHook(Hook):
 
 def _distiller(runner: Runner) -> DistillerMixin:
     return runner.model.module if is_model_wrapper(runner.model) else runner.model
+
+
+def _trained_parameters(runner: Runner) -> set[int]:
+    """``id`` of every parameter that an optimizer of the run holds."""
+    wrapper = runner.optim_wrapper
+    optimizers = [w.optimizer for _, w in wrapper.items()] if hasattr(wrapper, 'items') else [wrapper.optimizer]
+    return {id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group['params']}
 
 
 def _hooks_of(model: object) -> tuple[type[Hook], ...]:

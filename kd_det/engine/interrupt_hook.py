@@ -2,6 +2,8 @@
 import signal
 import threading
 
+import torch
+from mmengine.dist import all_reduce, barrier, get_world_size
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 
@@ -12,6 +14,9 @@ class InterruptHook(Hook):
     The file is a complete checkpoint. It does not become the one that ``--resume`` takes by itself: MMEngine resumes
     at epoch boundaries, so the last epoch's checkpoint continues the run and this one is for its weights. A second
     signal stops at once. ``tools/train.py`` adds the hook to every run.
+
+    Several processes agree after each step (one small all-reduce), so that a signal which reaches only one of them, or
+    two of them in different steps, stops all after the same step.
     """
 
     priority = 'LOWEST'
@@ -36,13 +41,23 @@ class InterruptHook(Hook):
         self._previous = {}
 
     def after_train_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
-        if self._signal is None:
+        number = self._of_any_rank()
+        if not number:
             return
         runner.save_checkpoint(runner.work_dir, 'interrupted.pth', save_optimizer=True, save_param_scheduler=True,
                                by_epoch=False)
+        barrier()  # a process that ends makes torchrun stop the others: not before the file is whole
         runner.logger.warning(f'interrupted at iteration {runner.iter + 1}: weights are in '
                               f'{runner.work_dir}/interrupted.pth; --resume continues from the last whole checkpoint')
-        raise SystemExit(128 + self._signal)
+        raise SystemExit(128 + number)
+
+    def _of_any_rank(self) -> int:
+        """The signal that this process or another one has received; 0: none."""
+        if get_world_size() == 1:
+            return self._signal or 0
+        number = torch.tensor(self._signal or 0)
+        all_reduce(number, 'max')  # on the backend's device, and back
+        return int(number)
 
     def after_train(self, runner) -> None:
         self._restore()

@@ -21,6 +21,8 @@ TOOLS = Path(__file__).parents[2] / 'tools'
 
 WITNESS = '''
 import json
+import os
+import signal
 from mmengine.dist import get_rank
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
@@ -43,17 +45,28 @@ class Witness(Hook):
                      for name, p in model.teacher.model.named_parameters()})
         with open(f'{runner.work_dir}/rank{get_rank()}.json', 'w') as file:
             json.dump(dict(wrapper=type(runner.model).__name__, images=self.images, sums=sums), file)
+
+
+@HOOKS.register_module()
+class Stopper(Hook):
+    """A signal that only the second rank receives, and when each rank ends."""
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        with open(f'{runner.work_dir}/steps{get_rank()}', 'a') as file:
+            file.write('step ')
+        if get_rank() == 1 and runner.iter == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
 '''
 
 
-def run_script(name: str, *arguments: str, path: str = '') -> str:
+def run_script(name: str, *arguments: str, path: str = '', succeeds: bool = True) -> str:
     with socket.socket() as probe:
         probe.bind(('127.0.0.1', 0))
         port = probe.getsockname()[1]
     done = subprocess.run(['bash', str(TOOLS / name), *arguments], capture_output=True, text=True, timeout=600,
                           env={**os.environ, 'PYTHON': sys.executable, 'PORT': str(port), 'OMP_NUM_THREADS': '1',
                                'PYTHONPATH': path})
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-5000:]
+    assert (done.returncode == 0) == succeeds, done.stdout[-3000:] + done.stderr[-5000:]
     return done.stdout + done.stderr
 
 
@@ -110,6 +123,17 @@ def test_two_ranks_resume(trained_by_two):
                         '--cfg-options', 'train_cfg.max_epochs=3', path=str(folder))
     assert 'resumed epoch: 2' in output
     assert load(str(folder / 'run' / 'epoch_3.pth'))['meta']['epoch'] == 3
+
+
+def test_a_signal_to_one_rank_stops_both_after_the_same_step(trained_by_two):
+    config, folder, _ = trained_by_two
+    run, stopping = folder / 'interrupted', folder / 'stopping.py'
+    stopping.write_text(f"_base_ = {str(config)!r}\ncustom_hooks = [dict(type='Stopper')]\n"
+                        "train_cfg = dict(max_epochs=6)\n")
+    output = run_script('dist_train.sh', str(stopping), '2', '--work-dir', str(run), path=str(folder), succeeds=False)
+    assert 'interrupted at iteration 2' in output
+    assert (run / 'steps0').read_text() == (run / 'steps1').read_text() == 'step step '
+    build(faster_rcnn_cfg()).load_state_dict(load(str(run / 'interrupted.pth'))['state_dict'], strict=True)
 
 
 def test_launcher_outside_torchrun_is_refused(monkeypatch):

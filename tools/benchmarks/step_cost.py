@@ -7,9 +7,9 @@ same batches in one process, and the ratio of the medians is printed::
     distilled step / (plain student step + plain teacher forward)
 
 A step is preprocessing, loss, backward and the optimizer; data loading is not in it. The teacher forward is the features
-and the dense head or RPN of the plain detector in eval mode without gradients: unfused, float32, default memory format. At
-cross-resolution it sees its own, larger view. Without ``--teacher-checkpoint`` the teacher's weights are random, which
-changes no shape that it computes.
+and the dense head or RPN of the plain detector in eval mode without gradients: unfused, float32, default memory format,
+also where the distiller's own teacher has ``fuse_conv_bn`` or ``channels_last``. At cross-resolution it sees its own,
+larger view. Without ``--teacher-checkpoint`` the teacher's weights are random, which changes no shape that it computes.
 """
 import argparse
 import os
@@ -27,6 +27,7 @@ from mmengine.runner import Runner, save_checkpoint
 from kd_det.analysis.timing import add_timing_arguments, interleaved, medians, print_timings, train_step, write_json
 from kd_det.detectors import student_model
 from kd_det.engine.config import load_config
+from kd_det.teacher import FrozenTeacher
 
 
 def parse_args() -> argparse.Namespace:
@@ -58,13 +59,18 @@ def main() -> None:
         distilled = MODELS.build(cfg.model).to(args.device).train()
         torch.manual_seed(0)
         plain = MODELS.build(student_model(cfg.model)).to(args.device).train()
+        plain_teacher = FrozenTeacher.build(
+            {k: v for k, v in cfg.model.teacher.items() if k not in ('fuse_conv_bn', 'channels_last')},
+            distilled.data_preprocessor)
+        plain_teacher.model.to(args.device)
         loader = Runner.build_dataloader(cfg.train_dataloader, seed=0)
         batches = [batch for batch, _ in zip(loader, range(4))]
+
         def teacher_forward(batch) -> None:
             data = distilled.data_preprocessor(batch, True)
-            inputs = distilled.teacher.prepare(data['inputs'], data['data_samples'])
+            inputs = plain_teacher.prepare(data['inputs'], data['data_samples'])
             with torch.no_grad():
-                teacher = distilled.teacher.model
+                teacher = plain_teacher.model
                 features = teacher.extract_feat(inputs)
                 getattr(teacher, 'rpn_head', None) and teacher.rpn_head(features)
                 hasattr(teacher, 'bbox_head') and teacher.bbox_head(features)
