@@ -43,7 +43,8 @@ def pair_levels(student: list[tuple], teacher: list[tuple], scale_factor: int) -
 class Hint(nn.Module):
     """gamma * (1 / L) * sum over L paired levels of loss(adapter_l(student_l), teacher_l).
 
-    One adapter and one equal share per level.
+    One adapter and one equal share per level. Places that are padding, in a batch of images of different sizes, are
+    compared like all others.
 
     Args:
         layer (str): module path in the student, e.g. ``'neck'``, ``'backbone.layer3'``, ``'rpn_head.rpn_conv'``.

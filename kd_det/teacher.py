@@ -1,5 +1,6 @@
 """The frozen teacher: build, load whole, freeze, and feed with its own normalisation."""
 import copy
+import weakref
 from typing import Any
 
 import torch
@@ -28,7 +29,8 @@ class FrozenTeacher:
         checkpoint (str): file or URL. There is no default: a teacher without training is an error.
         strict (bool): refuse a checkpoint that does not fit key for key. ``False`` loads what fits and logs the rest
             as warnings.
-        fuse_conv_bn (bool): fold batch norms into convolutions: faster, equal up to rounding.
+        fuse_conv_bn (bool): fold batch norms into convolutions: faster, equal up to rounding. ``fused`` then names the
+            convolutions whose output is now the batch norm's; they can be no hint layers.
         channels_last (bool): weights and images in PyTorch's channels-last memory format: faster convolutions on most
             CPUs and with mixed precision on GPUs, equal up to rounding.
         scale_factor (int): the teacher sees each image at this multiple of the student's resolution (cross-resolution
@@ -50,6 +52,7 @@ class FrozenTeacher:
         if not isinstance(scale_factor, int) or scale_factor < 1:
             raise ConfigError(f'teacher.scale_factor: found {scale_factor!r}; a whole number of at least 1 is expected')
         self.checkpoint, self.scale_factor = checkpoint, scale_factor
+        self._owner: weakref.ref | None = None
         self.name = config if isinstance(config, str) else 'config given as a dict'
         model_cfg = detector_config(config, cfg_options, 'teacher')
         # Building draws initial weights; the student's must not depend on whether there is a teacher.
@@ -63,9 +66,9 @@ class FrozenTeacher:
             self._load_what_fits(state)
         self.model.requires_grad_(False)
         self.model.eval()
+        self.fused: set[str] = set()
         if fuse_conv_bn:
-            from mmcv.cnn import fuse_conv_bn as fuse
-            self.model = fuse(self.model).eval().requires_grad_(False)
+            self.fused = fuse_batch_norms(self.model)
         self.memory_format = torch.channels_last if channels_last else torch.preserve_format
         if channels_last:
             self.model.to(memory_format=torch.channels_last)
@@ -97,9 +100,23 @@ class FrozenTeacher:
     def __deepcopy__(self, memo: dict) -> 'FrozenTeacher':
         return self
 
-    def apply(self, fn: Any) -> None:
-        """Pass a device or dtype move on to the network."""
-        self.model._apply(fn)
+    def __getstate__(self) -> dict:
+        return {**vars(self), '_owner': None}  # weak references cannot be pickled
+
+    def belongs_to(self, detector: nn.Module) -> None:
+        """``detector`` trains with this teacher; its moves count, those of its copies do not."""
+        self._owner = weakref.ref(detector)
+
+    def apply(self, fn: Any, detector: nn.Module) -> None:
+        """Pass a device or dtype move of ``detector`` on to the network.
+
+        A copy that an EMA hook keeps on another device must not take the teacher of the training along.
+        """
+        owner = self._owner() if self._owner is not None else None
+        if owner is None:
+            self.belongs_to(detector)
+        if owner is None or owner is detector:
+            self.model._apply(fn)
 
     @torch.no_grad()
     def prepare(self, inputs: Tensor, batch_data_samples: list) -> Tensor:
@@ -135,6 +152,28 @@ class FrozenTeacher:
                                   f'has {tuple(view.shape[-2:])}; TwoViewDataset must use the same scale_factor')
             batch[i, :, :h * scale, :w * scale] = normalise(view.to(inputs.device), preprocessor)
         return batch
+
+
+def fuse_batch_norms(model: nn.Module) -> set[str]:
+    """Fold the batch norms of a network that will never train into the convolutions before them, in place.
+
+    A convolution that several batch norms follow (RTMDet shares one over its levels) becomes one for each of them.
+
+    Returns:
+        set[str]: paths of the convolutions that were folded into.
+    """
+    from mmcv.cnn import fuse_conv_bn
+    seen: set[int] = set()
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, nn.Conv2d):
+                if id(child) in seen:
+                    setattr(parent, name, copy.deepcopy(child))
+                seen.add(id(child))
+    before = {name: module.weight for name, module in model.named_modules() if isinstance(module, nn.Conv2d)}
+    fuse_conv_bn(model).eval().requires_grad_(False)
+    return {name for name, module in model.named_modules()
+            if isinstance(module, nn.Conv2d) and module.weight is not before[name]}
 
 
 def detector_config(config: str | dict, cfg_options: dict | None, key: str) -> ConfigDict:

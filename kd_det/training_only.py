@@ -1,6 +1,7 @@
 """Modules that train with a detector and are no part of it."""
 from typing import Any
 
+from mmengine.dist import broadcast
 from torch import nn
 
 
@@ -40,6 +41,11 @@ class TrainingOnly(nn.ModuleList):
             return super().state_dict()
         finally:
             self._concealed = True
+
+    def synchronise(self) -> None:
+        """Rank 0's tensors on all ranks. MMEngine does this for what is in ``state_dict``, after weights are drawn."""
+        for tensor in self.own_state_dict().values():
+            broadcast(tensor)
 
     def load_own_state_dict(self, state: dict) -> None:
         """Strictly. Raises ``RuntimeError`` that lists the keys that differ."""

@@ -15,7 +15,7 @@ from mmengine.runner import Runner
 
 from kd_det.detectors import DISTILLERS
 from kd_det.engine import InterruptHook, WholeCheckpointHook
-from kd_det.engine.config import load_config, resume_from, set_teacher, with_student
+from kd_det.engine.config import keep_config, load_config, resume_from, set_teacher, with_student
 from kd_det.engine.data_check import check_data
 from kd_det.engine.distributed import leave, prepare_launcher
 
@@ -67,6 +67,7 @@ def main() -> None:
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir') is None:
         cfg.work_dir = osp.join('work_dirs', osp.splitext(osp.basename(args.config))[0])
+    keep_config(cfg)
     if args.seed is not None:
         cfg.randomness = dict(cfg.get('randomness') or {}, seed=args.seed)
     if args.amp:

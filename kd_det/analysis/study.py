@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 
 from mmengine.config import Config
 
+from ..compat.checkpoint import load
 from ..engine.config import load_config
 from . import CompareError
 from .accuracy import Accuracy
@@ -219,9 +220,14 @@ def read_finished(work_dir: str) -> Finished | None:
     if not last:
         return None
     checkpoint = checkpoint_of(work_dir)
-    shares = [line['first_teaches'] for line in log.train if 'first_teaches' in line]
     return checkpoint and Finished(cfg, last[-1].accuracy, checkpoint, wall_seconds(work_dir), last[-1].peer,
-                                   statistics.fmean(shares) if shares else None)
+                                   last[-1].peer and _first_teaches(checkpoint))
+
+
+def _first_teaches(checkpoint: str) -> float | None:
+    """Of a CoLAD run, from its last checkpoint."""
+    taught = (load(checkpoint).get('kd_det') or {}).get('taught')
+    return taught['first'] / taught['decisions'] if taught and taught['decisions'] else None
 
 
 def checkpoint_of(work_dir: str) -> str | None:

@@ -89,7 +89,8 @@ def _compared(study: Study, row, ap: dict) -> list[str]:
     if row.name in teachers or row.name in {base, study.base, *(r.base for r in study.rows)}:
         return ['', '']
     teacher, seed = study.teacher_of(row) or (None, 0)
-    difference = paired_difference(ap[row.name], ap[base], ap.get(teacher, {}).get(seed))
+    best = ap.get(teacher, {}).get(seed) if teacher != base else None  # a row over the teacher itself closes no gap
+    difference = paired_difference(ap[row.name], ap[base], best)
     if difference is None:
         return ['-', '-']
     text = f'{difference.mean:+.1f}'

@@ -7,13 +7,16 @@ head     candidates of an object, and their costs              what the chosen c
 =======  ====================================================  =======================================
 PAA      anchors of the first assignment (IoU >= 0.1);         nine per level, one mixture per object,
          focal + 1.3 (1 - GIoU), ``get_pos_loss``              all of the batch in one fit
-RTMDet   priors within ``soft_center_radius`` strides of its   ``dynamic_k_matching``: the chosen
-         centre whose cost is finite (all with a finite cost   network's IoUs say how many, a prior
-         if there is none there); ``cost_matrix``              claimed twice goes to the lower cost
+RTMDet   priors in its box, within ``soft_center_radius``      ``dynamic_k_matching``: the chosen
+         strides of its centre, whose cost is finite (if       network's IoUs say how many, a prior
+         there is none: without the box, then without the      claimed twice goes to the lower cost
+         radius); ``cost_matrix``
 =======  ====================================================  =======================================
 
 RTMDet adds 10^(distance in strides - radius) to its costs, alike in both networks. Beyond the radius
-it outgrows whatever the networks say, so there a criterion would compare geometry with itself.
+it outgrows whatever the networks say, so there a criterion would compare geometry with itself. Priors
+of its neighbours have costs too, where both networks' boxes miss the object and the IoU's part is one
+constant, -3 log(1e-7); they would drown the others.
 """
 from collections.abc import Callable
 from contextlib import suppress
@@ -295,7 +298,9 @@ class RTMDetCoLearning(_CoLearning):
         # inf where the constant term overflows; nan must be seen by the check of the costs
         finite = ~matching.costs.isinf()
         near = finite & (distance <= call.owner.soft_center_radius)
-        return torch.where(near.any(0), near, finite)
+        x, y = priors[:, None, 0], priors[:, None, 1]  # (V, 1)
+        own = near & (x > gts[:, 0]) & (y > gts[:, 1]) & (x < gts[:, 2]) & (y < gts[:, 3])
+        return torch.where(own.any(0), own, torch.where(near.any(0), near, finite))
 
     @staticmethod
     def _result(call: Call, matching: _Matching | None) -> AssignResult:

@@ -44,8 +44,18 @@ def fisher(costs: Tensor, cells: Tensor, num_cells: int) -> Tensor:
 
     Means and variances are those of a mixture of two Gaussians, fitted to the costs of each decision
     under each network, all in one call. 0 for fewer than two candidates.
+
+    :math:`\rho` has no unit, but PAA's fit, which begins with variances of 1 and stops by a threshold
+    on the likelihood, does depend on the scale: of costs within about 1 of each other it leaves one
+    group. So each set is divided by its own standard deviation first (ours; the paper does not say).
     """
     networks = len(costs)
+    mean = mean_cost(costs, cells, num_cells)
+    count = torch.bincount(cells, minlength=num_cells).clamp(min=1)
+    centred = costs.double() - mean[:, cells]  # (N, A)
+    std = (_sums(centred.square(), cells, num_cells) / count).sqrt()
+    spread = std > 1e-6 * mean.abs()  # below it lies the rounding of float32 costs
+    costs = centred / torch.where(spread, std, 1)[:, cells]
     sizes = torch.bincount(cells, minlength=num_cells)  # (num_cells,)
     width = int(sizes.max()) if num_cells else 0
     order = cells.argsort(stable=True)  # (A,)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ..assignment.co_learning import co_learning
 from ..assignment.replay import replay
-from ..engine.checkpoint import load_whole, read_state_dict
+from ..engine.checkpoint import is_of_both, load_whole, read_state_dict
 from ..engine.config import ConfigError
 from ..teacher import detector_config, renormalisation
 from ..training_only import TrainingOnly
@@ -76,6 +76,9 @@ class CoLAD(SingleStageDetector):
         self.peer_classes = None
         if self.peer_checkpoint:
             state, meta = read_state_dict(self.peer_checkpoint)
+            if is_of_both(meta):
+                raise ConfigError(f'peer.checkpoint: {self.peer_checkpoint} is a checkpoint of two networks, whose '
+                                  'state_dict is the first; the second is in the file beside it with _peer in its name')
             load_whole(network, state, f'peer.checkpoint {self.peer_checkpoint}')
             self.peer_classes = (meta.get('dataset_meta') or {}).get('classes')
         self.peer_network = TrainingOnly([network])

@@ -89,7 +89,7 @@ class DenseOutputs:
 
     Attributes:
         logits: (N, P, C), class logits.
-        regression: (N, P, R), as the head encodes boxes.
+        regression: (N, P, R), as the head encodes boxes; float32 also under mixed precision.
         factor: (N, P) logits of centerness or IoU, or None.
         priors: (P, 4) anchors or (P, 2) points, pixels.
         strides: (P,), pixels.
@@ -111,6 +111,8 @@ class DenseOutputs:
         if isinstance(head, TOODHead):  # hands out probabilities
             scores = scores.float().clamp(1e-6, 1 - 1e-6).logit()
         factor = _flat(outputs[2], anchors).squeeze(-1) if score_factor_name(head) is not None else None
+        # 300 x 300 pixels are more than float16 can hold, and corners lose pixels in bfloat16
+        boxes = boxes.to(torch.promote_types(boxes.dtype, torch.float32))
         sizes = [level.shape[-2:] for level in outputs[0]]
         levels = [get_box_tensor(level) for level in head.prior_generator.grid_priors(
             sizes, dtype=boxes.dtype, device=boxes.device)]

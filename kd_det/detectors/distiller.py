@@ -34,6 +34,7 @@ class DistillerMixin:
     def init_distillation(self, teacher: dict, hints: list[dict] | tuple = ()) -> None:
         """Build the teacher and the hints. No random number of the student's is drawn by it."""
         self.teacher = FrozenTeacher.build(teacher, self.data_preprocessor)
+        self.teacher.belongs_to(self)
         self.distill_terms: list[str] = []
         self.adapters = TrainingOnly(self._build_hints(hints))
         self.distill_terms += [self._hint_name(i) for i in range(len(self.adapters))]
@@ -60,6 +61,10 @@ class DistillerMixin:
             for key, cfg in active:
                 self._check_layer(f'{key}.layer', self, cfg['layer'])
                 self._check_layer(f'{key}.teacher_layer', self.teacher.model, cfg.get('teacher_layer') or cfg['layer'])
+                if (cfg.get('teacher_layer') or cfg['layer']) in self.teacher.fused:
+                    raise ConfigError(f'{key}: the teacher\'s {cfg.get("teacher_layer") or cfg["layer"]!r} was folded with '
+                                      'the batch norm behind it (teacher.fuse_conv_bn), so it no longer gives what the '
+                                      'student\'s gives; name the layer behind, or leave fuse_conv_bn out')
             _tap_all(taps, self, seen_student)
             _tap_all(taps, self.teacher.model, seen_teacher)
             self._probe(torch.zeros(1, 3, PROBE_SIDE, PROBE_SIDE, device=device),
@@ -117,7 +122,7 @@ class DistillerMixin:
         """Device and dtype moves reach the teacher, which is outside the module tree."""
         super()._apply(fn, *args, **kwargs)
         if 'teacher' in vars(self):
-            self.teacher.apply(fn)
+            self.teacher.apply(fn, self)
         return self
 
     # -- what the hook asks -----------------------------------------------------------------------------------------

@@ -116,6 +116,11 @@ class FasterRCNNDistiller(DistillerMixin, TwoStageDetector):
 
     def _check_rcnn(self) -> None:
         ours, theirs = self._box_heads, self._teacher_box_heads
+        roi_head = self.teacher.model.roi_head
+        if any(getattr(roi_head, name, False) for name in ('with_semantic', 'with_glbctx')):
+            raise ConfigError(f'rcnn_distill: the teacher\'s {type(roi_head).__name__} needs its semantic or global '
+                              'context branch beside features and RoIs (HTC, SCNet), which is not asked for here; '
+                              'rcnn_distill=None leaves R-CNN out')
         if len(ours) != len(theirs):
             raise ConfigError(f'rcnn_distill: the student has {len(ours)} R-CNN stages, the teacher {len(theirs)}; '
                               'rcnn_distill=None leaves R-CNN out')

@@ -20,7 +20,7 @@ class SoftLabelTerms(nn.Module):
     """The teacher's dense predictions as targets::
 
         m_i    = max over ground truths of IoU(teacher's box i, ground truth)
-        S      = {i : m_i > min_iou},   Z = sum of m_i over S (mean over ranks, at least 1)
+        S      = {i : m_i > min_iou},   Z = sum of m_i over S (mean over ranks; at least N images, which is ours)
         L_cls  = w_cls / Z * sum over all priors and classes of FocalKL(student, teacher)
         L_bbox = w_box / Z * sum over S of m_i * GIoULoss(student's box i, teacher's box i)
         L_iou  = w_iou / Z * sum over S of FocalKL of the centerness or IoU branch
@@ -99,7 +99,7 @@ class SoftLabelTerms(nn.Module):
                                    '(data_preprocessor.pad_size_divisor)')
             chosen = [self._near_objects(teacher.boxes(i), sample.gt_instances) for i, sample in enumerate(samples)]
             overlaps = torch.cat([m for _, _, m in chosen])  # (S,), m_i
-            normaliser = reduce_mean(overlaps.sum()).clamp(min=1)  # Z
+            normaliser = reduce_mean(overlaps.sum()).clamp(min=len(samples))  # Z
         losses = {}
         if self.cls is not None:
             losses['loss_cls_distill'] = self.cls(student.logits.flatten(0, 1), teacher.logits.flatten(0, 1),

@@ -1,4 +1,7 @@
 """Load weights whole, or say exactly what does not fit."""
+import re
+
+import torch
 from torch import nn
 
 
@@ -31,7 +34,7 @@ def read_state_dict(path: str, network: str | None = None) -> tuple[dict, dict]:
     checkpoint = CheckpointLoader.load_checkpoint(path, map_location='cpu', logger='silent')
     state = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, dict) else None
     if network == 'second' and isinstance(checkpoint, dict):
-        state = (checkpoint.get('kd_det') or {}).get('peer', state)
+        state = _second_of(checkpoint, path) or state
     if not isinstance(state, dict) or not state or not all(hasattr(v, 'shape') for v in state.values()):
         raise CheckpointMismatch(f'{path}: no state_dict in it; a checkpoint of MMEngine or a bare state_dict is expected')
     if all(key.startswith('module.') for key in state):  # saved from inside DataParallel
@@ -44,6 +47,20 @@ def read_state_dict(path: str, network: str | None = None) -> tuple[dict, dict]:
     return state, meta or {}
 
 
+def _second_of(checkpoint: dict, path: str) -> dict | None:
+    """The second network in a checkpoint of both; None where it is another file."""
+    peer, meta = (checkpoint.get('kd_det') or {}).get('peer'), checkpoint.get('meta') or {}
+    if peer is None and meta.get('kd_det_network') != 'second' and is_of_both(meta):
+        raise CheckpointMismatch(f'{path}: of a CoLAD run, but its kd_det entry, which holds the second network, was '
+                                 'taken out; give the file with _peer in its name')
+    return peer
+
+
+def is_of_both(meta: dict) -> bool:
+    """Whether a checkpoint's ``meta`` says that CoLAD wrote it, with the first network in its state_dict."""
+    return meta.get('kd_det_network') != 'second' and re.search(r'type=.CoLAD.', str(meta.get('cfg', ''))) is not None
+
+
 def mismatch(model: nn.Module, state: dict) -> tuple[list[str], list[str], list[str]]:
     """Missing, unexpected and mis-shaped keys of ``state`` for ``model``, each with its shapes."""
     own = model.state_dict()
@@ -54,6 +71,34 @@ def mismatch(model: nn.Module, state: dict) -> tuple[list[str], list[str], list[
     return missing, unexpected, shapes
 
 
+def without_old_keys(model: nn.Module, state: dict, what: str) -> dict:
+    """A state_dict without what older versions stored beside the weights.
+
+    - ``data_preprocessor.mean`` and ``.std``, weights' companions in early MMDetection 3.x: they must be what the config
+      normalises by.
+    - ``ema_*``: MMCV 1's second copy of every weight; the deployed ones are under the plain names.
+
+    Raises:
+        CheckpointMismatch: the network was trained on images normalised otherwise.
+    """
+    own = model.state_dict()
+    copies = {'ema_' + key.replace('.', '_') for key in own}
+    kept = type(state)((k, v) for k, v in state.items() if k in own or k not in copies)
+    for name in ('mean', 'std'):
+        key = f'data_preprocessor.{name}'
+        if key in own or key not in kept:
+            continue
+        trained = kept.pop(key).flatten().float()
+        configured = getattr(getattr(model, 'data_preprocessor', None), name, None)
+        if configured is None or not torch.allclose(trained, configured.flatten().float().cpu(), atol=1e-2):
+            raise CheckpointMismatch(f'{what}: it was trained on images with {name} {trained.tolist()}, the config\'s '
+                                     f'data_preprocessor.{name} is '
+                                     f'{None if configured is None else configured.flatten().tolist()}')
+    if hasattr(state, '_metadata'):
+        kept._metadata = state._metadata
+    return kept
+
+
 def load_whole(model: nn.Module, state: dict, what: str) -> None:
     """``model.load_state_dict(state, strict=True)`` with an error that can be acted on.
 
@@ -62,8 +107,10 @@ def load_whole(model: nn.Module, state: dict, what: str) -> None:
 
     Raises:
         CheckpointMismatch: any key is missing, unexpected or of another shape; all of them are listed and the model
-            is left as it was.
+            is left as it was. Keys that older versions wrote beside the weights are no mismatch, see
+            :func:`without_old_keys`.
     """
+    state = without_old_keys(model, state, what)
     before = {k: v.clone() for k, v in model.state_dict().items()}
     try:
         model.load_state_dict(state, strict=True)

@@ -7,11 +7,12 @@ from typing import Any
 
 import torch
 from mmdet.registry import MODELS
-from mmengine.dist import is_main_process
+from mmengine.dist import all_reduce, is_main_process
 from mmengine.fileio import exists, join_path, remove
 from mmengine.hooks import EMAHook
 from mmengine.runner import Runner, save_checkpoint
 from mmengine.runner.checkpoint import weights_to_cpu
+from torch import Tensor
 
 from .config import ConfigError, deployed_config
 from .distill_hook import DistillHook, _distiller, _trained_parameters
@@ -27,6 +28,8 @@ class CoLADHook(DistillHook):
     - The peer goes to ``checkpoint['kd_det']['peer']`` and comes back on resume. Beside each checkpoint ``NAME.pth``
       it is also written as ``NAME_peer.pth``, which its plain config loads strictly; when MMEngine removes the first
       (``max_keep_ckpts``, a better ``best``), the second goes with the next one written.
+    - After every epoch the log says how often the first network assigned, over all decisions of all ranks; the sum over
+      the training is in ``checkpoint['kd_det']['taught']``.
     - An ``EMAHook`` averages the first network as in its plain run, and a twin of it the peer. What is deployed, in
       both files, are the averaged weights, as MMEngine has it.
     """
@@ -39,6 +42,8 @@ class CoLADHook(DistillHook):
         self._peer_checkpoint: dict = {}
         self._written: dict[str, str] = {}  # peer's file -> the first network's
         self._peer_cfg: str | None = None
+        self._taught = dict(first=0.0, decisions=0.0)  # of all whole epochs
+        self._of_epoch: Tensor | None = None  # (2,): the same of this epoch and rank
 
     # -- before -----------------------------------------------------------------------------------------------------
     def before_run(self, runner: Runner) -> None:
@@ -89,6 +94,20 @@ class CoLADHook(DistillHook):
         super().after_train_iter(runner, batch_idx, data_batch, outputs)
         if self._twin:
             self._twin.after_train_iter(runner, batch_idx, data_batch, outputs)
+        if 'decisions' in (outputs or {}):  # not in a batch without objects
+            decisions = outputs['decisions'].detach().double()
+            found = torch.stack([outputs['first_teaches'].detach() * decisions, decisions])
+            self._of_epoch = found if self._of_epoch is None else self._of_epoch + found
+
+    def after_train_epoch(self, runner: Runner) -> None:
+        found = torch.zeros(2, dtype=torch.float64) if self._of_epoch is None else self._of_epoch.cpu()
+        all_reduce(found)
+        first, decisions = found.tolist()
+        self._of_epoch = None
+        self._taught = dict(first=self._taught['first'] + first, decisions=self._taught['decisions'] + decisions)
+        if decisions:
+            runner.logger.info(f'CoLAD: the first network took {100 * first / decisions:.1f} % of this epoch\'s '
+                               f'{decisions:.0f} decisions')
 
     def before_val_epoch(self, runner: Runner) -> None:
         if self._twin:
@@ -105,7 +124,7 @@ class CoLADHook(DistillHook):
             self._twin.before_save_checkpoint(runner, peer)  # averaged weights here, the others in ema_state_dict
         meta = dict(checkpoint['meta'], cfg=self._plain_cfg(runner), kd_det_network='second')
         self._peer_checkpoint = dict(meta=meta, state_dict=peer['state_dict'])
-        checkpoint['kd_det'] = dict(peer=peer['state_dict'], written=self._written)
+        checkpoint['kd_det'] = dict(peer=peer['state_dict'], written=self._written, taught=self._taught)
         if 'ema_state_dict' in peer:
             checkpoint['kd_det']['peer_ema'] = peer['ema_state_dict']
 
@@ -159,4 +178,7 @@ class CoLADHook(DistillHook):
             self._twin.after_load_checkpoint(runner, peer)  # averaged weights go where they came from
             state = dict(state, peer=peer['state_dict'])
         super()._restore(runner, state)
-        self._written = dict(state.get('written', {}))
+        self._taught = dict(state.get('taught', self._taught))
+        # a second network whose first one the user has removed since then is kept
+        self._written = {peer: first for peer, first in state.get('written', {}).items()
+                         if '://' in first or exists(first)}

@@ -2,6 +2,7 @@
 import difflib
 import os
 import os.path as osp
+import re
 
 from mmengine.config import Config, ConfigDict
 
@@ -150,6 +151,8 @@ def with_student(cfg: Config, student: Config) -> Config:
 def deployed_config(cfg: Config, network: str | None = None) -> Config:
     """The config with the plain student as its model, for evaluation: no teacher is built or needed.
 
+    It is named ``NAME_test.py``: the runner dumps it into the work directory, where the training's own may lie.
+
     Args:
         network (str | None): of a CoLAD config, 'first' (also None) or 'second'.
 
@@ -158,12 +161,29 @@ def deployed_config(cfg: Config, network: str | None = None) -> Config:
     """
     from ..detectors import student_model
     from ..detectors.colad import peer_config
-    cfg = Config(cfg._cfg_dict.to_dict() if hasattr(cfg, '_cfg_dict') else dict(cfg), filename=cfg.filename)
+    plain = Config(cfg._cfg_dict.to_dict() if hasattr(cfg, '_cfg_dict') else dict(cfg), cfg_text=cfg.text or '#',
+                   filename=cfg.filename and f'{os.path.splitext(cfg.filename)[0]}_test.py')
     if network == 'second':
         if cfg.model.get('type') != 'CoLAD':
             raise ConfigError(f'--network second: model.type is {cfg.model.get("type")!r}, which has one network; a CoLAD '
                               'config is expected (the second\'s own config needs no --network)')
-        cfg.model = peer_config(cfg.model.peer)
+        plain.model = peer_config(cfg.model.peer)
     else:
-        cfg.model = student_model(cfg.model)
-    return cfg
+        plain.model = student_model(cfg.model)
+    return plain
+
+
+def keep_config(cfg: Config) -> None:
+    """Refuse a work directory in which the runner's dump of the resolved config would replace the config itself.
+
+    A dump of an earlier run, which holds no ``_base_``, may be replaced: it is resolved already.
+
+    Raises:
+        ConfigError: the config lies in ``cfg.work_dir``.
+    """
+    target = os.path.join(cfg.work_dir, os.path.basename(cfg.filename or ''))
+    if cfg.filename and os.path.isfile(target) and os.path.samefile(target, cfg.filename):
+        with open(target, encoding='utf-8') as file:
+            if re.search(r'^_base_ *=', file.read(), re.MULTILINE):
+                raise ConfigError(f'--work-dir {cfg.work_dir}: {cfg.filename} lies there and would be overwritten by its '
+                                  'resolved form; give another directory')

@@ -8,6 +8,7 @@ from mmengine.runner import Runner
 from torch import Tensor
 
 from ..detectors.distiller import DistillerMixin
+from ..training_only import TrainingOnly
 from .config import ConfigError
 
 
@@ -36,6 +37,9 @@ class DistillHook(Hook):
         runner.logger.info('Distillation plan:\n  ' + '\n  '.join(model.plan()))
         self._check_classes(model, runner)
         self._check_optimizer(model, runner)
+        for module in model.modules():
+            if isinstance(module, TrainingOnly):
+                module.synchronise()
 
     @staticmethod
     def _check_classes(model: DistillerMixin, runner: Runner) -> None:

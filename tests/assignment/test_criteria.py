@@ -29,14 +29,32 @@ def test_mean_and_std_over_mean_by_hand():
 
 
 def test_fisher_is_of_the_two_component_fit():
-    """Two groups far apart: the fit has their means and variances (plus the fit's reg_covar of 1e-6)."""
+    """Two groups far apart: the fit has their means and variances (plus 1e-6 of the whole variance, reg_covar)."""
     groups = torch.tensor([[0., 2, 100, 104], [0., 2, 100, 130]])
     rho = criteria.fisher(groups, torch.zeros(4, dtype=torch.long), 1)
-    assert rho.flatten().tolist() == pytest.approx([101**2 / (1 + 4), 114**2 / (1 + 225)], rel=1e-3)
+    assert rho.flatten().tolist() == pytest.approx([101**2 / (1 + 4), 114**2 / (1 + 225)], rel=3e-3)
     assert (criteria.fisher(torch.tensor([[3.], [1.]]), torch.tensor([0]), 1) == 0).all()
     interleaved = torch.tensor([[0., 7, 2, 100, 104], [0., 3, 2, 100, 130]])
     both = criteria.fisher(interleaved, torch.tensor([1, 0, 1, 1, 1]), 2)
-    assert torch.equal(both[:, 1:], rho) and (both[:, 0] == 0).all()
+    assert torch.allclose(both[:, 1:], rho) and (both[:, 0] == 0).all()
+
+
+def test_fisher_does_not_depend_on_the_scale_of_costs():
+    """Clusters closer than the fit's first variance of 1 are told apart, and k * c has the rho of c."""
+    torch.manual_seed(0)
+    tight = torch.cat([0.5 + 0.02 * torch.randn(10), 1.0 + 0.02 * torch.randn(10)])
+    wide = torch.cat([0.5 + 0.3 * torch.randn(10), 2.5 + 0.3 * torch.randn(10)])
+    cells = torch.zeros(20, dtype=torch.long)
+    rho = criteria.fisher(torch.stack([tight, wide]), cells, 1).flatten()
+
+    def by_hand(c):
+        return (c[10:].mean() - c[:10].mean())**2 / (c[:10].var(correction=0) + c[10:].var(correction=0))
+    assert rho.tolist() == pytest.approx([float(by_hand(tight)), float(by_hand(wide))], rel=0.02)
+    assert FisherCriterion()(torch.stack([tight, wide]), cells, 1).tolist() == [True]
+    for factor in (0.01, 1000.0):
+        assert criteria.fisher(torch.stack([tight, wide]) * factor, cells, 1).flatten().tolist() == pytest.approx(
+            rho.tolist(), rel=1e-4)
+    assert (criteria.fisher(torch.full((2, 20), 0.7), cells, 1) == 0).all()  # no spread, no groups
 
 
 def test_decisions():

@@ -2,12 +2,14 @@
 import copy
 import functools
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from conftest import build, losses_of, make_batch, save_checkpoint, total
 from dense_detectors import dense_cfg
 from mmengine.config import Config, ConfigDict
+from mmengine.structures import InstanceData
 
 from kd_det.assignment import co_learning as module
 from kd_det.assignment.replay import AssignmentMismatch
@@ -335,6 +337,20 @@ def test_bad_configs_are_refused_in_words():
     other = cfg_of('paa')
     other.bbox_head.anchor_generator.octave_base_scale = 4
     refused('priors of level 0 differ.*first network.*second', peer=other)
+
+
+def test_rtmdet_compares_priors_in_the_objects_own_box():
+    """Its neighbour's priors carry the same constant in both networks; without any in the box, the near ones count."""
+    priors = torch.tensor([[4., 4, 8, 8], [12, 4, 8, 8], [20, 4, 8, 8], [28, 4, 8, 8], [100, 4, 8, 8]])
+    boxes = torch.tensor([[0., 0, 16, 8], [16, 0, 32, 8], [5, 5, 7, 7]])  # the last holds no prior
+    costs = torch.ones(5, 3)
+    costs[1, 0] = torch.inf
+    call = SimpleNamespace(owner=SimpleNamespace(soft_center_radius=3.0), arguments=dict(
+        matching=module._Matching(costs, costs, torch.ones(5, dtype=torch.bool)),
+        gt_instances=InstanceData(bboxes=boxes), pred_instances=InstanceData(priors=priors)))
+    found = module.RTMDetCoLearning._candidates(call)
+    assert found.T.tolist() == [[True, False, False, False, False], [False, False, True, True, False],
+                                [True, True, True, True, False]]
 
 
 def test_networks_with_other_candidates_are_an_error():

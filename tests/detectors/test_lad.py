@@ -275,7 +275,7 @@ def test_configs_are_diffs_over_their_baselines(folder):
         assert taught.startswith('mmdet::') or (ROOT / taught).is_file(), path
 
 
-@pytest.mark.parametrize('kind', ['paa', 'rtmdet', 'tood'])
+@pytest.mark.parametrize('kind', ['paa', 'rtmdet', 'tood', 'ddod'])
 def test_mixed_precision_trains(kind, teacher):
     """Under autocast the teacher decides from bfloat16 scores; assignments replay and every term stays finite."""
     model = build(lad_cfg(dense_cfg(kind), teacher(kind), soft_label=dict()))

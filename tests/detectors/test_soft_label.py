@@ -87,6 +87,22 @@ def test_boxes_are_those_that_the_head_predicts(kind):
                 assert float(distance.min()) < 1e-2
 
 
+@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize('kind', HEADS)
+def test_boxes_do_not_lose_pixels_under_mixed_precision(kind, dtype):
+    """Heads that hand out half precision (as under autocast) are decoded as their values in float32 would be."""
+    model = stirred(build(dense_cfg(kind), 1)).eval()
+    head = model.bbox_head
+    data = model.data_preprocessor(make_batch(sizes=((768, 1024),), objects=(1,)), True)
+    with torch.no_grad(), training_format(head):
+        outputs = head(model.extract_feat(data['inputs']))
+    half = [[level.to(dtype) for level in part] for part in outputs]
+    whole = [[level.float() for level in part] for part in half]
+    ours, exact = (DenseOutputs.of(head, decoder_of(head, 'x'), tuple(given)) for given in (half, whole))
+    assert ours.priors.dtype == ours.regression.dtype == torch.float32
+    assert torch.equal(ours.priors, exact.priors) and torch.equal(ours.boxes(0), exact.boxes(0))
+
+
 @pytest.mark.parametrize('kind', HEADS)
 def test_terms_on_numbers_recomputed_with_loops(kind, teacher):
     taught = teacher(kind)
@@ -102,7 +118,7 @@ def test_terms_on_numbers_recomputed_with_loops(kind, teacher):
             if best > 0.1:
                 chosen.append((i, p, best))
     assert len(chosen) >= 2
-    normaliser = max(sum(m for _, _, m in chosen), 1.0)
+    normaliser = max(sum(m for _, _, m in chosen), len(data['data_samples']))
 
     def focal_kl(z, t):
         s, q = z.double().sigmoid(), t.double().sigmoid()
@@ -203,7 +219,7 @@ def test_a_softmax_head_and_a_temperature(teacher, tmp_path):
         overlaps = [bbox_overlaps(guide.boxes(i), s.gt_instances.bboxes).amax(1)
                     for i, s in enumerate(outputs_of(model, make_batch(**BATCH))[1]['data_samples'])
                     if len(s.gt_instances)]
-        normaliser = max(sum(float(m[m > 0.5].sum()) for m in overlaps), 1.0)
+        normaliser = max(sum(float(m[m > 0.5].sum()) for m in overlaps), len(BATCH['sizes']))
         assert values[temperature] == pytest.approx(10 * float(divergence) / normaliser, rel=1e-3)
     assert values[1.0] != values[4.0]
     with pytest.raises(ConfigError, match='sigmoid, the teacher 2 with a softmax'):

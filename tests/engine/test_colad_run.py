@@ -1,6 +1,8 @@
 """CoLAD as the command line trains it: both networks saved, resumed, averaged and evaluated."""
 import json
 import os
+import pickle
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -9,8 +11,11 @@ import pytest
 import torch
 from conftest import build, run_tool
 from dense_detectors import dense_cfg
+from mmdet.models.detectors import SingleStageDetector
 
+from kd_det.analysis.study import read_finished
 from kd_det.compat.checkpoint import load
+from kd_det.engine import CoLADHook
 from kd_det.engine.checkpoint import CheckpointMismatch
 from kd_det.engine.config import ConfigError
 
@@ -45,12 +50,17 @@ def test_a_run_leaves_two_plain_checkpoints_and_resumes(kind, run_config, tmp_pa
     assert all(torch.equal(own['state_dict'][k], v) for k, v in joint['kd_det']['peer'].items())
     assert own['meta']['dataset_meta'] == joint['meta']['dataset_meta']
     assert "type='CoLAD'" in joint['meta']['cfg'] and "type='CoLAD'" not in own['meta']['cfg']
-    for path in work.glob('best_*.pth'):
-        assert (work / f'{path.stem.removesuffix("_peer")}_peer.pth').is_file()
+    best = {path.stem for path in work.glob('best_*.pth')}
+    assert best and {f'{stem.removesuffix("_peer")}{end}' for stem in best for end in ('', '_peer')} == best
+    assert 0 <= joint['kd_det']['taught']['first'] <= joint['kd_det']['taught']['decisions']
 
     run_tool('train', config, '--work-dir', str(work), '--resume')
     later, theirs = load(str(work / 'epoch_2.pth')), load(str(work / 'epoch_2_peer.pth'))
     assert not (work / 'epoch_1.pth').exists() and not (work / 'epoch_1_peer.pth').exists()  # max_keep_ckpts=1
+    # objects, or their levels, in each of the eight images: every epoch has as many
+    assert later['kd_det']['taught']['decisions'] >= 1.5 * joint['kd_det']['taught']['decisions'] > 0
+    assert read_finished(str(work)).first_teaches == pytest.approx(
+        later['kd_det']['taught']['first'] / later['kd_det']['taught']['decisions'])
     assert not list(work.glob('*.part')) and later['meta']['epoch'] == 2
     for before, after in ((joint['state_dict'], later['state_dict']), (own['state_dict'], theirs['state_dict'])):
         assert any(not torch.equal(v, after[k]) for k, v in before.items() if v.is_floating_point())
@@ -68,12 +78,47 @@ def test_a_run_leaves_two_plain_checkpoints_and_resumes(kind, run_config, tmp_pa
         assert 'peer.loss_cls' in names and 0 <= record['first_teaches'] <= 1
 
     # either network, from the file of both and from its own, as validation saw it
-    seen = metrics(work)[-1]
+    seen, detections = metrics(work)[-1], {}
     both = (('first', 'epoch_2', ''), ('second', 'epoch_2', 'peer/'), ('second', 'epoch_2_peer', 'peer/'))
     for network, name, prefix in both if kind == 'paa' else both[1:2]:
         out = tmp_path / f'{network}_{name}'
-        run_tool('test', config, str(work / f'{name}.pth'), '--network', network, '--work-dir', str(out))
+        run_tool('test', config, str(work / f'{name}.pth'), '--network', network, '--work-dir', str(out), '--out',
+                 str(tmp_path / 'out.pkl'))
         assert metrics(out)[-1]['coco/bbox_mAP'] == seen[f'{prefix}coco/bbox_mAP']
+        detections[network, name] = [r['pred_instances']['scores'] for r in
+                                     pickle.loads((tmp_path / 'out.pkl').read_bytes())]
+    if kind == 'paa':  # the figures of four steps are near zero and may be alike, the scores are not
+        first_found, joint_found, own_found = detections.values()
+        assert all(torch.equal(a, b) for a, b in zip(joint_found, own_found))
+        assert any(a.shape != b.shape or not torch.equal(a, b) for a, b in zip(first_found, joint_found))
+
+
+def test_validation_runs_both_networks_on_the_same_images(run_config, tmp_path, monkeypatch):
+    predict, seen = SingleStageDetector.predict, []
+
+    def spy(self, inputs, *args, **kwargs):
+        seen.append((type(self).__name__, float(inputs.double().sum())))
+        return predict(self, inputs, *args, **kwargs)
+    monkeypatch.setattr(SingleStageDetector, 'predict', spy)
+    run_tool('train', run_config(colad('paa')), '--work-dir', str(tmp_path / 'run'), '--cfg-options',
+             'train_cfg.max_epochs=1', 'train_cfg.val_interval=1')
+    first, second = ([image for kind, image in seen if (kind == 'CoLAD') == of_first] for of_first in (True, False))
+    assert first == second and len(first) + len(second) == len(seen) > 0
+
+
+def test_an_interruption_leaves_both_networks(run_config, tmp_path, monkeypatch):
+    hook = CoLADHook.after_train_iter
+
+    def interrupt(self, runner, *args, **kwargs):
+        hook(self, runner, *args, **kwargs)
+        signal.raise_signal(signal.SIGTERM)
+    monkeypatch.setattr(CoLADHook, 'after_train_iter', interrupt)
+    work = tmp_path / 'run'
+    with pytest.raises(SystemExit):
+        run_tool('train', run_config(colad('paa')), '--work-dir', str(work))
+    build(dense_cfg('paa')).load_state_dict(load(str(work / 'interrupted.pth'))['state_dict'], strict=True)
+    build(dense_cfg('paa', width=16)).load_state_dict(load(str(work / 'interrupted_peer.pth'))['state_dict'], strict=True)
+    assert not (work / 'last_checkpoint').exists()
 
 
 def test_network_asks_for_what_is_there(run_config, tmp_path):
@@ -83,6 +128,12 @@ def test_network_asks_for_what_is_there(run_config, tmp_path):
     save_checkpoint(dict(meta=dict(kd_det_network='second'), state_dict=build(dense_cfg('paa')).state_dict()), path)
     with pytest.raises(CheckpointMismatch, match="second network's own; evaluate it with --network second"):
         run_tool('test', config, path, '--work-dir', str(tmp_path))
+    joint = dict(meta=dict(cfg="model = dict(type='CoLAD')"), state_dict=build(dense_cfg('paa')).state_dict())
+    save_checkpoint(joint, str(tmp_path / 'stripped.pth'))
+    with pytest.raises(CheckpointMismatch, match='was taken out'):
+        run_tool('test', config, str(tmp_path / 'stripped.pth'), '--network', 'second', '--work-dir', str(tmp_path))
+    with pytest.raises(ConfigError, match='two networks, whose state_dict is the first'):
+        build({**colad('paa'), 'peer': dict(config=dense_cfg('paa').to_dict(), checkpoint=str(tmp_path / 'stripped.pth'))})
     with pytest.raises(ConfigError, match=r'--network second: model\.type is'):
         run_tool('test', plain, path, '--network', 'second', '--work-dir', str(tmp_path))
 

@@ -2,6 +2,7 @@
 import copy
 import logging
 import signal
+from pathlib import Path
 
 import pytest
 import torch
@@ -61,6 +62,21 @@ def test_evaluation_needs_no_teacher(teacher_checkpoint, run_config, tmp_path):
     config = run_config(distilled_cfg(
         teacher_checkpoint, teacher=dict(config='gone.py', checkpoint='gone.pth')))
     run_tool('test', config, path, '--work-dir', str(tmp_path / 'w'))
+
+
+def test_configs_beside_a_run_are_not_overwritten(teacher_checkpoint, run_config, tmp_path):
+    """Evaluation dumps the plain student's config: under another name. Training refuses to replace what was written."""
+    path = save_checkpoint(build(faster_rcnn_cfg()), tmp_path / 's.pth')
+    config = Path(run_config(distilled_cfg(teacher_checkpoint)))
+    before = config.read_text()
+    run_tool('test', str(config), path, '--work-dir', str(config.parent))
+    assert config.read_text() == before and "FasterRCNNDistiller" not in config.with_name(
+        f'{config.stem}_test.py').read_text()
+    child = config.with_name('child.py')
+    child.write_text(f"_base_ = './{config.name}'\n")
+    with pytest.raises(ConfigError, match=r'--work-dir .*child\.py lies there and would be overwritten'):
+        run_tool('train', str(child), '--work-dir', str(child.parent))
+    assert child.read_text() == f"_base_ = './{config.name}'\n"
 
 
 def test_resume_from_a_plain_run_is_refused(teacher_checkpoint, run_config, tmp_path):

@@ -2,6 +2,7 @@
 import json
 import os
 import pickle
+import re
 import socket
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import RUN_CONFIG, build, faster_rcnn_cfg, run_tool
+from dense_detectors import dense_cfg
 from mmengine.config import Config
 from test_distill_run import distilled_cfg
 
@@ -41,8 +43,9 @@ class Witness(Hook):
     def after_train(self, runner):
         model = runner.model.module
         sums = {name: float(p.detach().double().abs().sum()) for name, p in model.named_parameters()}
-        sums.update({'teacher.' + name: float(p.double().abs().sum())
-                     for name, p in model.teacher.model.named_parameters()})
+        if hasattr(model, 'teacher'):
+            sums.update({'teacher.' + name: float(p.double().abs().sum())
+                         for name, p in model.teacher.model.named_parameters()})
         with open(f'{runner.work_dir}/rank{get_rank()}.json', 'w') as file:
             json.dump(dict(wrapper=type(runner.model).__name__, images=self.images, sums=sums), file)
 
@@ -123,6 +126,27 @@ def test_two_ranks_resume(trained_by_two):
                         '--cfg-options', 'train_cfg.max_epochs=3', path=str(folder))
     assert 'resumed epoch: 2' in output
     assert load(str(folder / 'run' / 'epoch_3.pth'))['meta']['epoch'] == 3
+
+
+def test_two_ranks_train_one_colad_pair(tiny_coco, tmp_path):
+    """Also where every rank draws its own weights: both networks begin with rank 0's."""
+    (tmp_path / 'witness_hook.py').write_text(WITNESS)
+    config = tmp_path / 'colad.py'
+    cfg = dense_cfg('rtmdet')
+    cfg.update(type='CoLAD', peer=dict(config=dense_cfg('rtmdet', width=16).to_dict()))
+    config.write_text(RUN_CONFIG.format(root=f'{tiny_coco}/', model=cfg.to_dict())
+                      + "\ncustom_imports = dict(imports=['kd_det', 'witness_hook'])\n"
+                        "custom_hooks = [dict(type='Witness')]\nlog_level = 'INFO'\n"
+                        "randomness = dict(seed=0, diff_rank_seed=True)\n")
+    output = run_script('dist_train.sh', str(config), '2', '--work-dir', str(tmp_path / 'run'), path=str(tmp_path))
+    first, second = (json.loads((tmp_path / 'run' / f'rank{rank}.json').read_text()) for rank in (0, 1))
+    assert first['sums'] == second['sums'] and any('peer_network' in name for name in first['sums'])
+    own = load(str(tmp_path / 'run' / 'epoch_2_peer.pth'))['state_dict']
+    build(dense_cfg('rtmdet', width=16)).load_state_dict(own, strict=True)
+    assert 'peer/coco/bbox_mAP' in output
+    share, decisions = re.findall(r"took ([\d.]+) % of this epoch's (\d+) decisions", output)[0]
+    of_all = load(str(tmp_path / 'run' / 'epoch_2.pth'))['kd_det']['taught']
+    assert 0 <= float(share) <= 100 and of_all['decisions'] > int(decisions)
 
 
 def test_a_signal_to_one_rank_stops_both_after_the_same_step(trained_by_two):
