@@ -42,7 +42,11 @@ def accuracy_of(record: dict, prefix: str = '') -> Accuracy | None:
         record (dict): MMEngine's, e.g. ``{'coco/bbox_mAP': 0.457, 'coco/RBC_precision': 0.477}``.
         prefix (str): of the names that count, e.g. ``'peer/'``.
     """
-    plain = {key.removeprefix(prefix).split('/', 1)[-1]: value for key, value in record.items() if key.startswith(prefix)}
+    plain = {}
+    for key, value in record.items():
+        name = key.removeprefix(prefix)
+        if key.startswith(prefix) and name.count('/') <= 1:  # not 'peer/coco/...' where the first network's is asked for
+            plain[name.split('/', 1)[-1]] = value
     figures = {}
     for column, names in FIGURES.items():
         value = next((plain[name] for name in names if name in plain), None)

@@ -415,7 +415,9 @@ def test_a_log_of_two_networks_gives_both_accuracies(tmp_path):
     session = tmp_path / '20260101_000000' / 'vis_data'
     session.mkdir(parents=True)
     lines = [dict(loss=1.0, iter=1, epoch=1, first_teaches=0.5),
-             {'coco/bbox_mAP': 0.4, 'peer/coco/bbox_mAP': 0.5, 'step': 1}]
+             {'coco/bbox_mAP': 0.4, 'peer/coco/bbox_mAP': 0.5, 'coco/RBC_precision': 0.3, 'peer/coco/RBC_precision': 0.2,
+              'step': 1}]
     (session / '20260101_000000.json').write_text('\n'.join(map(json.dumps, lines)) + '\n')
     found, = read_log(str(tmp_path)).records
     assert found.accuracy.figures['AP'] == 40 and found.peer.figures['AP'] == 50
+    assert found.accuracy.per_class == {'RBC': 30} and found.peer.per_class == {'RBC': 20}
