@@ -7,6 +7,6 @@ model = dict(
                  fuse_conv_bn=True, channels_last=True),
     rpn_distill=dict(),
     rcnn_distill=dict(),
-    # in 1,200 steps from scratch a student gains most from its teacher's features: on train -> dev, seed 0, the student
-    # alone has AP 11.3, with weight 0.5 10.8, with 5 14.8
+    # in 1,200 steps from scratch a student gains most from its teacher's features: on train -> dev, seed 0, with a
+    # teacher of 12 epochs, the student alone had AP 11.3, with weight 0.5 10.8, with 5 14.8
     hints=[dict(layer='neck', loss=dict(type='HintLoss', loss_weight=5.0))])
