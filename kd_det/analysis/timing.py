@@ -53,6 +53,22 @@ def print_timings(seconds: dict[str, list[float]]) -> None:
               f'{len(values)} rounds)')
 
 
+def report_ratio(seconds: dict[str, list[float]], over: str, under: dict[str, str], device: str, batch_size: int,
+                 path: str | None = None, **figures) -> None:
+    """Print all timings and ``over`` / sum of ``under``, ratios of medians; ``path`` also gets them as JSON.
+
+    Args:
+        under: names in ``seconds`` to what they are called in the printed ratio.
+    """
+    print_timings(seconds)
+    median = medians(seconds)
+    ratio = median[over] / sum(median[name] for name in under)
+    terms = ' + '.join(under.values())
+    print(f'{over} / {terms if len(under) == 1 else f"({terms})"} = {ratio:.3f} on {device}, '
+          f'{torch.get_num_threads()} threads, batch {batch_size}')
+    write_json(path, device=device, ratio=ratio, median_seconds=median, rounds=len(seconds[over]), **figures)
+
+
 def train_step(model, optimizer) -> Callable:
     """A function of a batch: preprocessing, loss, backward and the optimizer, as one training step has them."""
     def step(batch: dict) -> None:

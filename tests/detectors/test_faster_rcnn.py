@@ -9,7 +9,6 @@ from conftest import build, faster_rcnn_cfg, losses_of, make_batch, save_checkpo
 from mmengine.config import ConfigDict
 
 from kd_det.detectors import student_model
-from kd_det.engine.checkpoint import CheckpointMismatch
 from kd_det.engine.config import ConfigError
 
 KL = dict(type='SoftTargetLoss', background_weight=1.0, kl=True)
@@ -305,94 +304,6 @@ def test_hints_on_heads_and_vectors(teacher_checkpoint):
     losses = losses_of(model, make_batch())
     assert {'loss_hint_rpn_head_rpn_conv', 'loss_hint_roi_head_bbox_head_shared_fcs_1'} <= set(losses)
     assert len(model.adapters[0].pairs) == 5 and len(model.adapters[1].pairs) == 1
-
-
-# -- cross-resolution ---------------------------------------------------------------------------------------------
-def test_cross_resolution_levels_are_matched_by_relative_stride(teacher_checkpoint):
-    model = build(distil_cfg(teacher_checkpoint, scale_factor=2, **ALL), 1)
-    assert model._rpn_levels == [(0, 1), (1, 2), (2, 3), (3, 4)]
-    assert model.adapters[0].pairs == [(0, 1), (1, 2), (2, 3), (3, 4)]
-    plan = '\n'.join(model.plan())
-    assert 'student stride 4 <- teacher stride 8' in plan and 'student strides [64] have no partner' in plan \
-        and 'teacher strides [4] have no partner' in plan
-    batch = make_batch(teacher_scale=2)
-    losses = losses_of(model, batch)
-    assert all(torch.isfinite(torch.as_tensor(losses[name])) for name in model.distill_terms)
-    plain = losses_of(build(faster_rcnn_cfg(), 1), make_batch())
-    # the level without a partner keeps its hard term whole, the others weigh it by mu
-    assert torch.equal(losses['loss_rpn_cls'][4], plain['loss_rpn_cls'][4])
-    assert torch.allclose(losses['loss_rpn_cls'][0], 0.5 * plain['loss_rpn_cls'][0])
-
-
-def test_cross_resolution_features_and_anchors_line_up_to_the_pixel(teacher_checkpoint):
-    """A white square at known pixels excites the same cells in both views, and the anchors there cover it alike."""
-    model = build(distil_cfg(teacher_checkpoint, scale_factor=2, **ALL), 1)
-    teacher = model.teacher.model
-    for i, j in model._rpn_levels:
-        size = (24, 32)
-        ours = model.rpn_head.prior_generator.grid_priors([size] * 5, device='cpu')[i]
-        theirs = teacher.rpn_head.prior_generator.grid_priors([size] * 5, device='cpu')[j]
-        assert torch.equal(2 * ours, theirs)
-    batch = make_batch(teacher_scale=2, objects=(0, 0), sizes=((64, 96), (60, 90)))
-    for image, sample in zip(batch['inputs'], batch['data_samples']):
-        image.zero_()
-        image[:, 16:24, 40:48] = 255
-        sample.teacher_view = image.repeat_interleave(2, 1).repeat_interleave(2, 2)
-    data = model.data_preprocessor(batch, True)
-    views = model.teacher.prepare(data['inputs'], data['data_samples'])  # (2, 3, 2H, 2W)
-    assert views.shape[-2:] == tuple(2 * s for s in data['inputs'].shape[-2:])
-    assert torch.allclose(views[..., ::2, ::2], data['inputs'], atol=1e-5)  # padding and content, every pixel
-    pooled = [torch.nn.functional.max_pool2d(x.sum(1, keepdim=True), k)
-              for x, k in ((data['inputs'], 4), (views, 8))]
-    assert torch.equal(*(p == p.amax() for p in pooled))
-
-
-def test_cross_resolution_without_views_is_an_error(teacher_checkpoint):
-    model = build(distil_cfg(teacher_checkpoint, scale_factor=2, **ALL), 1)
-    with pytest.raises(ConfigError, match=r'TwoViewDataset'):
-        losses_of(model, make_batch())
-    with pytest.raises(ConfigError, match='same scale_factor'):
-        losses_of(model, make_batch(teacher_scale=4))
-
-
-# -- the teacher --------------------------------------------------------------------------------------------------
-def test_teacher_with_other_normalisation_sees_what_it_was_trained_on(tmp_path):
-    cfg = faster_rcnn_cfg()
-    cfg.data_preprocessor.update(mean=[103.53, 116.28, 123.675], std=[1.0, 2.0, 3.0], bgr_to_rgb=False)
-    path = save_checkpoint(build(cfg, 1), tmp_path / 't.pth')
-    model = build(distil_cfg((cfg, path), **ALL), 2)
-    batch = make_batch(sizes=((96, 128), (80, 100)))
-    alone = model.teacher.model.data_preprocessor(copy.deepcopy(batch), False)['inputs']
-    data = model.data_preprocessor(batch, True)
-    assert not torch.allclose(data['inputs'], alone)
-    assert torch.allclose(model.teacher.prepare(data['inputs'], data['data_samples']), alone, atol=1e-3)
-    assert any('re-normalised' in line for line in model.plan())
-
-
-def test_teacher_loads_whole_or_not_at_all(teacher_checkpoint, tmp_path, caplog):
-    with pytest.raises(CheckpointMismatch, match=r'(?s)backbone\.conv1\.weight: checkpoint \(16, .* network \(8, '):
-        build(distil_cfg((faster_rcnn_cfg(), teacher_checkpoint[1])))
-    model = build(faster_rcnn_cfg(), 1)
-    state = model.state_dict()
-    del state['neck.lateral_convs.0.conv.weight']
-    state['extra'] = torch.zeros(1)
-    torch.save(dict(state_dict=state), tmp_path / 'part.pth')
-    with pytest.raises(CheckpointMismatch, match=r'(?s)missing.*neck\.lateral_convs\.0\.conv\.weight.*extra'):
-        build(distil_cfg((faster_rcnn_cfg(), str(tmp_path / 'part.pth'))))
-    cfg = distil_cfg((faster_rcnn_cfg(), str(tmp_path / 'part.pth')), **ALL)
-    cfg.teacher.strict = False
-    assert build(cfg).teacher.model is not None
-    torch.save(dict(state_dict=dict(nothing=torch.zeros(1))), tmp_path / 'none.pth')
-    cfg.teacher.checkpoint = str(tmp_path / 'none.pth')
-    with pytest.raises(CheckpointMismatch, match='not a single tensor'):
-        build(cfg)
-
-
-def test_teacher_from_path_model_dict_or_whole_config(teacher_checkpoint, tmp_path):
-    cfg, path = teacher_checkpoint
-    (tmp_path / 't.py').write_text(f'model = {cfg.to_dict()!r}\n')
-    for config in (str(tmp_path / 't.py'), cfg, dict(model=cfg)):
-        assert build(distil_cfg((config, path), **ALL)).teacher.classes == ('disc', 'square')
 
 
 @pytest.mark.parametrize('change, words', [

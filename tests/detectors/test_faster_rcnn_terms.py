@@ -10,7 +10,6 @@ from mmdet.structures.mask import BitmapMasks
 from mmengine.hub import get_config
 from test_faster_rcnn import ALL, distil_cfg
 
-from kd_det.detectors.faster_rcnn import _scale_rois
 from kd_det.engine.config import ConfigError
 
 
@@ -123,45 +122,3 @@ def test_a_teacher_with_branches_beside_its_features_is_refused(tmp_path):
     student.backbone.init_cfg = None
     with pytest.raises(ConfigError, match='rcnn_distill: the teacher\'s SCNetRoIHead needs its semantic or global'):
         build(distil_cfg((cfg, path), student, rcnn_distill=dict()), 1)
-
-
-# -- two resolutions ------------------------------------------------------------------------------------------------
-def test_rois_are_scaled_and_keep_their_image():
-    rois = torch.tensor([[0., 1, 2, 3, 4], [1, 10, 20, 30, 40]])
-    assert torch.equal(_scale_rois(rois, 2), torch.tensor([[0., 2, 4, 6, 8], [1, 20, 40, 60, 80]]))
-    assert _scale_rois(rois, 1) is rois
-
-
-def test_a_square_excites_the_same_cells_of_both_networks(tmp_path):
-    """Through backbone and neck of equal networks: where the features change is the same place, level by level."""
-    path = save_checkpoint(build(faster_rcnn_cfg(), 3), tmp_path / 't.pth')
-    model = build(distil_cfg((faster_rcnn_cfg(), path), scale_factor=2, **ALL), 1)
-    model.load_state_dict(model.teacher.model.state_dict(), strict=True)
-    model.eval()
-
-    def centre(features, empty):
-        """Where two maps (1, C, h, w) differ, in cells: (row, column)."""
-        change = (features - empty).square().sum((0, 1))
-        rows, columns = (torch.arange(n, dtype=torch.float32) + 0.5 for n in change.shape)
-        return torch.stack([(change.sum(1) * rows).sum(), (change.sum(0) * columns).sum()]) / change.sum()
-
-    def both(square):
-        batch = make_batch(teacher_scale=2, objects=(0,), sizes=((128, 192),))
-        image, sample = batch['inputs'][0], batch['data_samples'][0]
-        image.zero_()
-        if square is not None:
-            y, x = square
-            image[:, y:y + 16, x:x + 16] = 255
-        sample.teacher_view = image.repeat_interleave(2, 1).repeat_interleave(2, 2)
-        data = model.data_preprocessor(batch, True)
-        with torch.no_grad():
-            return (model.extract_feat(data['inputs']),
-                    model.teacher.model.extract_feat(model.teacher.prepare(data['inputs'], data['data_samples'])))
-    empty = both(None)
-    first, second = both((32, 64)), both((64, 128))
-    for (i, j), stride in zip(model.adapters[0].pairs[:2], (4, 8)):
-        ours, theirs, theirs_later = (centre(scene[side][level], empty[side][level])
-                                      for scene, side, level in ((first, 0, i), (first, 1, j), (second, 1, j)))
-        assert (ours - theirs).abs().max() < 0.75, (i, j, ours, theirs)
-        moved = torch.tensor([32., 64]) / stride
-        assert (theirs_later - theirs - moved).abs().max() < 0.75, (theirs, theirs_later, moved)

@@ -6,7 +6,7 @@ import torch
 from conftest import build, faster_rcnn_cfg, losses_of, make_batch, save_checkpoint
 from dense_detectors import dense_cfg
 from mmengine.config import ConfigDict
-from test_faster_rcnn import distil_cfg
+from test_faster_rcnn import ALL, distil_cfg
 
 from kd_det.engine.checkpoint import CheckpointMismatch, load_whole
 from kd_det.engine.config import ConfigError
@@ -81,3 +81,42 @@ def test_normalisation_and_averages_in_older_checkpoints():
         load_whole(model, dict(old, **{'data_preprocessor.mean': torch.zeros(3, 1, 1)}), 'checkpoint old.pth')
     with pytest.raises(CheckpointMismatch, match='ema_of_something_else'):
         load_whole(model, dict(old, ema_of_something_else=torch.zeros(3)), 'checkpoint old.pth')
+
+
+def test_teacher_with_other_normalisation_sees_what_it_was_trained_on(tmp_path):
+    cfg = faster_rcnn_cfg()
+    cfg.data_preprocessor.update(mean=[103.53, 116.28, 123.675], std=[1.0, 2.0, 3.0], bgr_to_rgb=False)
+    path = save_checkpoint(build(cfg, 1), tmp_path / 't.pth')
+    model = build(distil_cfg((cfg, path), **ALL), 2)
+    batch = make_batch(sizes=((96, 128), (80, 100)))
+    alone = model.teacher.model.data_preprocessor(copy.deepcopy(batch), False)['inputs']
+    data = model.data_preprocessor(batch, True)
+    assert not torch.allclose(data['inputs'], alone)
+    assert torch.allclose(model.teacher.prepare(data['inputs'], data['data_samples']), alone, atol=1e-3)
+    assert any('re-normalised' in line for line in model.plan())
+
+
+def test_teacher_loads_whole_or_not_at_all(teacher_checkpoint, tmp_path, caplog):
+    with pytest.raises(CheckpointMismatch, match=r'(?s)backbone\.conv1\.weight: checkpoint \(16, .* network \(8, '):
+        build(distil_cfg((faster_rcnn_cfg(), teacher_checkpoint[1])))
+    model = build(faster_rcnn_cfg(), 1)
+    state = model.state_dict()
+    del state['neck.lateral_convs.0.conv.weight']
+    state['extra'] = torch.zeros(1)
+    torch.save(dict(state_dict=state), tmp_path / 'part.pth')
+    with pytest.raises(CheckpointMismatch, match=r'(?s)missing.*neck\.lateral_convs\.0\.conv\.weight.*extra'):
+        build(distil_cfg((faster_rcnn_cfg(), str(tmp_path / 'part.pth'))))
+    cfg = distil_cfg((faster_rcnn_cfg(), str(tmp_path / 'part.pth')), **ALL)
+    cfg.teacher.strict = False
+    assert build(cfg).teacher.model is not None
+    torch.save(dict(state_dict=dict(nothing=torch.zeros(1))), tmp_path / 'none.pth')
+    cfg.teacher.checkpoint = str(tmp_path / 'none.pth')
+    with pytest.raises(CheckpointMismatch, match='not a single tensor'):
+        build(cfg)
+
+
+def test_teacher_from_path_model_dict_or_whole_config(teacher_checkpoint, tmp_path):
+    cfg, path = teacher_checkpoint
+    (tmp_path / 't.py').write_text(f'model = {cfg.to_dict()!r}\n')
+    for config in (str(tmp_path / 't.py'), cfg, dict(model=cfg)):
+        assert build(distil_cfg((config, path), **ALL)).teacher.classes == ('disc', 'square')

@@ -21,7 +21,7 @@ from mmengine.config import DictAction
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
-from kd_det.analysis.timing import add_timing_arguments, interleaved, medians, print_timings, train_step, write_json
+from kd_det.analysis.timing import add_timing_arguments, interleaved, report_ratio, train_step
 from kd_det.engine.config import deployed_config, load_config
 
 
@@ -49,12 +49,9 @@ def main() -> None:
         batches = [batch for batch, _ in zip(Runner.build_dataloader(cfg.train_dataloader, seed=0), range(4))]
         work = {name: train_step(model, torch.optim.SGD(model.parameters(), lr=1e-4)) for name, model in models.items()}
         seconds = interleaved(work, batches, args.repeat, args.warmup, args.device)
-    print_timings(seconds)
-    median = medians(seconds)
-    ratio = median['CoLAD step'] / (median['first, plain step'] + median['second, plain step'])
-    print(f'CoLAD step / (plain step of the first + plain step of the second) = {ratio:.3f} on {args.device}, '
-          f'{torch.get_num_threads()} threads, batch {len(batches[0]["inputs"])}')
-    write_json(args.json, config=args.config, device=args.device, ratio=ratio, median_seconds=median, rounds=args.repeat)
+    report_ratio(seconds, 'CoLAD step', {'first, plain step': 'plain step of the first',
+                                         'second, plain step': 'plain step of the second'},
+                 args.device, len(batches[0]['inputs']), args.json, config=args.config)
 
 
 if __name__ == '__main__':

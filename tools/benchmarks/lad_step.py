@@ -18,7 +18,7 @@ from mmengine.config import ConfigDict, DictAction
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
-from kd_det.analysis.timing import add_timing_arguments, interleaved, medians, print_timings, train_step, write_json
+from kd_det.analysis.timing import add_timing_arguments, interleaved, report_ratio, train_step
 from kd_det.detectors import student_model
 from kd_det.engine.config import load_config
 
@@ -72,13 +72,9 @@ def main() -> None:
         plain_teacher = MODELS.build(student_model(teacher.model)).to(args.device).eval()
         work['teacher forward'] = teacher_forward
         seconds = interleaved(work, batches, args.repeat, args.warmup, args.device)
-    print_timings(seconds)
-    median = medians(seconds)
-    ratio = median['kd_det LAD step'] / median['MMDetection LAD step']
-    print(f'kd_det LAD step / MMDetection LAD step = {ratio:.3f} on {args.device}, {torch.get_num_threads()} threads, '
-          f'batch {len(batches[0]["inputs"])}')
-    write_json(args.json, config=args.config, student=args.student, device=args.device, ratio=ratio, median_seconds=median,
-               rounds=args.repeat, trained_teacher=bool(args.teacher_checkpoint))
+    report_ratio(seconds, 'kd_det LAD step', {'MMDetection LAD step': 'MMDetection LAD step'}, args.device,
+                 len(batches[0]['inputs']), args.json, config=args.config, student=args.student,
+                 trained_teacher=bool(args.teacher_checkpoint))
 
 
 if __name__ == '__main__':

@@ -24,7 +24,7 @@ from mmengine.config import DictAction
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner, save_checkpoint
 
-from kd_det.analysis.timing import add_timing_arguments, interleaved, medians, print_timings, train_step, write_json
+from kd_det.analysis.timing import add_timing_arguments, interleaved, report_ratio, train_step
 from kd_det.detectors import student_model
 from kd_det.engine.config import load_config
 from kd_det.teacher import FrozenTeacher
@@ -79,12 +79,8 @@ def main() -> None:
                 'teacher forward': teacher_forward,
                 'distilled step': train_step(distilled, torch.optim.SGD(distilled.parameters(), lr=1e-4))}
         seconds = interleaved(work, batches, args.repeat, args.warmup, args.device)
-    print_timings(seconds)
-    median = medians(seconds)
-    ratio = median['distilled step'] / (median['plain step'] + median['teacher forward'])
-    print(f'distilled step / (plain step + teacher forward) = {ratio:.3f} on {args.device}, '
-          f'{torch.get_num_threads()} threads')
-    write_json(args.json, config=args.config, device=args.device, ratio=ratio, median_seconds=median, rounds=args.repeat)
+    report_ratio(seconds, 'distilled step', {name: name for name in ('plain step', 'teacher forward')}, args.device,
+                 len(batches[0]['inputs']), args.json, config=args.config)
 
 
 if __name__ == '__main__':
