@@ -5,7 +5,7 @@ import torch
 from mmdet.registry import MODELS
 from torch import Tensor, nn
 
-from .engine.config import ConfigError
+from .errors import ConfigError
 
 HINT_KEYS = {'layer', 'teacher_layer', 'adapter', 'loss'}
 

@@ -5,14 +5,14 @@ from typing import Any
 
 import torch
 from mmdet.registry import MODELS
-from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
 from mmengine.model import BaseDataPreprocessor
 from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
-from .engine.checkpoint import CheckpointMismatch, load_whole, mismatch, read_state_dict
-from .engine.config import ConfigError, load_config
+from .errors import CheckpointMismatch, ConfigError
+from .plain import detector_config
+from .weights import load_whole, mismatch, read_state_dict
 
 TEACHER_KEYS = {'config', 'checkpoint', 'strict', 'fuse_conv_bn', 'channels_last', 'scale_factor', 'cfg_options'}
 
@@ -174,34 +174,6 @@ def fuse_batch_norms(model: nn.Module) -> set[str]:
     fuse_conv_bn(model).eval().requires_grad_(False)
     return {name for name, module in model.named_modules()
             if isinstance(module, nn.Conv2d) and module.weight is not before[name]}
-
-
-def detector_config(config: str | dict, cfg_options: dict | None, key: str) -> ConfigDict:
-    """The plain detector's config that ``config`` means.
-
-    Args:
-        config: a config file (``mmdet::...`` too), a whole config or a detector's config. Of a distiller's config it
-            is the student: a distilled detector can teach in turn, and its own teacher is not needed then.
-        cfg_options: changes, dotted keys.
-        key: whose config it is, for the message ('teacher', 'peer').
-
-    Raises:
-        ConfigError: no such file, or no detector in it.
-    """
-    if isinstance(config, str):
-        config = load_config(config)
-    config = Config(copy.deepcopy(dict(config))) if not isinstance(config, Config) else copy.deepcopy(config)
-    if cfg_options:
-        config.merge_from_dict(cfg_options)
-    # a whole config has its detector under `model`; a detector's own config has a backbone
-    model = config.model if 'model' in config and 'backbone' not in config else ConfigDict(config._cfg_dict)
-    if 'type' not in model:
-        raise ConfigError(f'{key}.config: neither a config with a `model` nor a detector with a `type`; found the '
-                          f'keys {sorted(config)}')
-    if 'data_preprocessor' in config and 'backbone' not in config and 'data_preprocessor' not in model:
-        model.data_preprocessor = config.data_preprocessor
-    from .detectors import student_model
-    return student_model(model)
 
 
 def normalise(image: Tensor, preprocessor: nn.Module) -> Tensor:

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from kd_det.detectors import DISTILLERS, student_model
-from kd_det.engine.config import load_config
+from kd_det.config import load_config
+from kd_det.detectors import DISTILLERS
+from kd_det.plain import student_model
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = sorted(p for p in (ROOT / 'configs').glob('*/*.py') if p.parent.name != '_base_')

@@ -13,9 +13,8 @@ import sys
 import kd_det  # noqa: F401  (prepares the stack before anything of MMDetection is imported)
 
 # isort: split
-from kd_det.analysis import CompareError, compare, plots, table
-from kd_det.engine.checkpoint import CheckpointMismatch
-from kd_det.engine.config import ConfigError
+from kd_det.compare import comparison, plots, table
+from kd_det.errors import CheckpointMismatch, CompareError, ConfigError
 
 
 def parse_args() -> argparse.Namespace:
@@ -72,7 +71,7 @@ def progress(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
 
 
-def render(result: compare.Comparison, args: argparse.Namespace) -> str:
+def render(result: comparison.Comparison, args: argparse.Namespace) -> str:
     columns = table.main_columns(result.rows, timed=not args.no_latency)
     tables = [('detector', [row.name for row in result.rows], columns)]
     if args.per_class:
@@ -96,7 +95,7 @@ def main() -> None:
     try:
         # what the libraries print on the way is no part of the result
         with contextlib.redirect_stdout(sys.stderr):
-            result = compare.compare(
+            result = comparison.compare(
                 args.runs, names=args.names, fold_seeds=not args.no_fold, data_root=args.data_root,
                 split=args.split, evaluate=args.eval, timed=not args.no_latency,
                 repeat=args.repeat, warmup=args.warmup, number=args.images, device=args.device,

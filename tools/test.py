@@ -11,10 +11,11 @@ from mmdet.evaluation import DumpDetResults
 from mmengine.config import DictAction
 from mmengine.runner import Runner
 
-from kd_det.engine.checkpoint import load_deployed
-from kd_det.engine.config import deployed_config, load_config
+from kd_det.config import load_config
 from kd_det.engine.data_check import check_data
 from kd_det.engine.distributed import leave, prepare_launcher
+from kd_det.plain import deployed_config
+from kd_det.weights import load_deployed
 
 
 def parse_args() -> argparse.Namespace:

@@ -13,11 +13,12 @@ from mmengine.device import get_device
 from mmengine.registry import RUNNERS, DefaultScope
 from mmengine.runner import Runner
 
+from kd_det.config import keep_config, load_config, resume_from
 from kd_det.detectors import DISTILLERS
 from kd_det.engine import InterruptHook, WholeCheckpointHook
-from kd_det.engine.config import keep_config, load_config, resume_from, set_teacher, with_student
 from kd_det.engine.data_check import check_data
 from kd_det.engine.distributed import leave, prepare_launcher
+from kd_det.plain import set_teacher, with_student
 
 
 def parse_args() -> argparse.Namespace:

@@ -33,12 +33,11 @@ from mmdet.models.task_modules.assigners import (
 from mmdet.structures.bbox import get_box_tensor
 from torch import Tensor, nn
 
-from ..engine.config import ConfigError
+from ..errors import AssignmentMismatch, ConfigError
 from ..heads.batched_paa import BatchedPAAHead, levels_of, reassigned
 from .dynamic import dynamic_assigners
 from .paa_separation import paa_positives
 from .record import Assignments, Call, Decision, intercept, overridden
-from .replay import AssignmentMismatch
 
 Criterion = Callable[[Tensor, Tensor, int], Tensor]
 

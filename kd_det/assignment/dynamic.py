@@ -49,7 +49,7 @@ from mmdet.models.task_modules.assigners import (
 from mmdet.structures.bbox import get_box_tensor
 from torch import Tensor, nn
 
-from ..engine.config import ConfigError
+from ..errors import ConfigError
 
 NOT_FOUND = -100_000_000.0  # what the assigners write as the overlap of a prior without an object
 

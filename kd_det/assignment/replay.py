@@ -7,12 +7,9 @@ from mmdet.models.dense_heads import PAAHead
 from mmdet.models.task_modules.assigners import AssignResult
 from torch import Tensor, nn
 
+from ..errors import AssignmentMismatch
 from .dynamic import quality_of
 from .record import Assignments, Call, Decision, copied, intercept, overridden
-
-
-class AssignmentMismatch(RuntimeError):
-    """Teacher and student were not asked the same question; the message says what differs."""
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import torch
 from mmdet.registry import DATASETS, TRANSFORMS
 from mmengine.dataset import BaseDataset, Compose
 
-from ..engine.config import ConfigError
+from ..errors import ConfigError
 
 # Transforms whose random draws do not depend on the image's size, so that a second run from the same random state
 # makes the same decisions at another resolution.

@@ -7,19 +7,18 @@ from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
 from mmdet.models.detectors import SingleStageDetector
 from mmdet.models.utils import unpack_gt_instances
 from mmdet.registry import MODELS, TASK_UTILS
-from mmengine.config import ConfigDict
 from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
 from ..assignment.co_learning import co_learning
 from ..assignment.replay import replay
-from ..engine.checkpoint import is_of_both, load_whole, read_state_dict
-from ..engine.config import ConfigError
-from ..teacher import detector_config, renormalisation
+from ..errors import ConfigError
+from ..plain import peer_config
+from ..teacher import renormalisation
 from ..training_only import TrainingOnly
+from ..weights import is_of_both, load_whole, read_state_dict
 from .dense_outputs import check_same_priors
 
-PEER_KEYS = {'config', 'checkpoint', 'cfg_options'}
 PEER_PREFIX = 'peer.'
 
 
@@ -183,21 +182,6 @@ class CoLAD(SingleStageDetector):
         if self._renormalise is not None:
             lines.append('inputs are re-normalised for the peer (its mean, std or channel order differ)')
         return lines
-
-
-def peer_config(peer: dict) -> ConfigDict:
-    """The second network's plain config, from the ``peer`` dict of a CoLAD config.
-
-    Raises:
-        ConfigError: no dict, unknown keys, no ``config``, or no detector in it.
-    """
-    if not isinstance(peer, dict):
-        raise ConfigError(f'peer: found {peer!r}; dict(config=..., checkpoint=None) is expected')
-    unknown = set(peer) - PEER_KEYS
-    if unknown or not peer.get('config'):
-        raise ConfigError(f'peer: unknown keys {sorted(unknown)}, found {sorted(peer)}; config is needed, '
-                          f'{sorted(PEER_KEYS)} are known')
-    return detector_config(peer['config'], peer.get('cfg_options'), 'peer')
 
 
 def _criterion(cfg: dict) -> Any:

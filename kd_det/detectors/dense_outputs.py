@@ -20,7 +20,7 @@ from mmdet.models.dense_heads import (
 from mmdet.structures.bbox import get_box_tensor
 from torch import Tensor, nn
 
-from ..engine.config import ConfigError
+from ..errors import ConfigError
 
 Decode = Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor]
 

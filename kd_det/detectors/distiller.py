@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..engine.config import ConfigError
+from ..errors import ConfigError
 from ..hints import HINT_KEYS, Hint, flatten_levels
 from ..tap import tap_layer
 from ..teacher import FrozenTeacher

@@ -8,7 +8,7 @@ from mmdet.models.detectors import TwoStageDetector
 from mmdet.structures.bbox import get_box_tensor
 from torch import Tensor, nn
 
-from ..engine.config import ConfigError
+from ..errors import ConfigError
 from ..tap import tap_method
 from .distiller import DistillerMixin
 from .stage import STAGE_KEYS, StageDistillation

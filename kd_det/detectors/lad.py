@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ..assignment.dynamic import decides_statically_now, decisions_of_batch, dynamic_assigners
 from ..assignment.record import Assignments, record
 from ..assignment.replay import replay
-from ..engine.config import ConfigError
+from ..errors import ConfigError
 from ..tap import tap_layer
 from .dense_outputs import check_same_priors, training_format
 from .distiller import DistillerMixin

@@ -8,7 +8,7 @@ from mmdet.structures.bbox import bbox_overlaps, get_box_tensor
 from mmdet.utils import reduce_mean
 from torch import Tensor, nn
 
-from ..engine.config import ConfigError
+from ..errors import ConfigError
 from ..tap import tap_layer
 from .dense_outputs import DenseOutputs, decoder_of, score_factor_name, training_format
 from .distiller import DistillerMixin

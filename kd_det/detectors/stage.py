@@ -2,7 +2,7 @@
 from mmdet.registry import MODELS
 from torch import nn
 
-from ..engine.config import ConfigError
+from ..errors import ConfigError
 
 STAGE_KEYS = {'hard_weight', 'reg_weight', 'cls', 'bbox'}
 

@@ -14,7 +14,8 @@ from mmengine.runner import Runner, save_checkpoint
 from mmengine.runner.checkpoint import weights_to_cpu
 from torch import Tensor
 
-from .config import ConfigError, deployed_config
+from ..errors import ConfigError
+from ..plain import deployed_config
 from .distill_hook import DistillHook, _distiller, _trained_parameters
 
 PEER_SUFFIX = '_peer'

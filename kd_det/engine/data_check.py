@@ -11,13 +11,9 @@ from collections.abc import Iterable
 from mmengine.config import Config
 from mmengine.logging import print_log
 
-from .config import ConfigError
+from ..errors import ConfigError, DataError
 
 CHECKED_FILES = 2000  # images looked up on disk per data set; a full COCO takes too long over a network drive
-
-
-class DataError(ConfigError):
-    """A data set that cannot be trained or evaluated on as configured; the message names key, file and remedy."""
 
 
 def check_data(cfg: Config, loaders: Iterable[str]) -> None:

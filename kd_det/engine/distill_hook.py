@@ -8,8 +8,8 @@ from mmengine.runner import Runner
 from torch import Tensor
 
 from ..detectors.distiller import DistillerMixin
+from ..errors import ConfigError
 from ..training_only import TrainingOnly
-from .config import ConfigError
 
 
 class DistillHook(Hook):

@@ -6,7 +6,7 @@ import torch.distributed as dist
 from mmengine.config import Config
 from mmengine.device import get_device
 
-from .config import ConfigError
+from ..errors import ConfigError
 
 TORCHRUN_VARIABLES = ('RANK', 'LOCAL_RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT')
 

@@ -2,7 +2,8 @@
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
 
-from .checkpoint import CheckpointMismatch, _listing, mismatch
+from ..errors import CheckpointMismatch
+from ..weights import _listing, mismatch
 
 
 class WholeCheckpointHook(Hook):

@@ -10,8 +10,8 @@ from mmengine.logging import MessageHub
 
 from kd_det.assignment.dynamic import decisions_of_batch, dynamic_assigners
 from kd_det.assignment.record import record
-from kd_det.assignment.replay import AssignmentMismatch, replay
-from kd_det.engine.config import ConfigError
+from kd_det.assignment.replay import replay
+from kd_det.errors import AssignmentMismatch, ConfigError
 
 DYNAMIC = ('paa', 'rtmdet', 'tood', 'yolox', 'ddod')
 COUNTS = (4, 0, 6)

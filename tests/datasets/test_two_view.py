@@ -9,7 +9,7 @@ from mmdet.registry import DATASETS
 from mmengine.registry import DefaultScope
 
 from kd_det.datasets import TwoViewDataset
-from kd_det.engine.config import ConfigError
+from kd_det.errors import ConfigError
 
 PIPELINE = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True),
             dict(type='Resize', scale=(64, 48), keep_ratio=True), dict(type='RandomFlip', prob=0.5),

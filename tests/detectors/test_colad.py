@@ -12,10 +12,8 @@ from mmengine.config import Config, ConfigDict
 from mmengine.structures import InstanceData
 
 from kd_det.assignment import co_learning as module
-from kd_det.assignment.replay import AssignmentMismatch
-from kd_det.detectors import student_model
-from kd_det.engine.checkpoint import CheckpointMismatch
-from kd_det.engine.config import ConfigError, deployed_config
+from kd_det.errors import AssignmentMismatch, CheckpointMismatch, ConfigError
+from kd_det.plain import deployed_config, student_model
 
 BATCH = dict(sizes=((64, 96),) * 3, objects=(3, 0, 4), seed=3)
 KINDS = ('paa', 'rtmdet')

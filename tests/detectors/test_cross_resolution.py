@@ -5,7 +5,7 @@ from conftest import build, faster_rcnn_cfg, losses_of, make_batch, save_checkpo
 from test_faster_rcnn import ALL, distil_cfg
 
 from kd_det.detectors.faster_rcnn import _scale_rois
-from kd_det.engine.config import ConfigError
+from kd_det.errors import ConfigError
 
 
 def test_cross_resolution_levels_are_matched_by_relative_stride(teacher_checkpoint):

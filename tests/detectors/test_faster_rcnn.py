@@ -8,8 +8,8 @@ import torch
 from conftest import build, faster_rcnn_cfg, losses_of, make_batch, save_checkpoint, total
 from mmengine.config import ConfigDict
 
-from kd_det.detectors import student_model
-from kd_det.engine.config import ConfigError
+from kd_det.errors import ConfigError
+from kd_det.plain import student_model
 
 KL = dict(type='SoftTargetLoss', background_weight=1.0, kl=True)
 ALL = dict(rpn_distill=dict(), rcnn_distill=dict(), hints=[dict(layer='neck')])

@@ -10,7 +10,7 @@ from mmdet.structures.mask import BitmapMasks
 from mmengine.hub import get_config
 from test_faster_rcnn import ALL, distil_cfg
 
-from kd_det.engine.config import ConfigError
+from kd_det.errors import ConfigError
 
 
 def test_rpn_box_term_recomputed_with_loops(teacher_checkpoint, monkeypatch):

@@ -8,9 +8,9 @@ from dense_detectors import dense_cfg
 from mmengine.config import ConfigDict
 from test_faster_rcnn import ALL, distil_cfg
 
-from kd_det.engine.checkpoint import CheckpointMismatch, load_whole
-from kd_det.engine.config import ConfigError
+from kd_det.errors import CheckpointMismatch, ConfigError
 from kd_det.teacher import FrozenTeacher
+from kd_det.weights import load_whole
 
 
 def trained_statistics(cfg, path):

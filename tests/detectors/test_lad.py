@@ -10,9 +10,8 @@ from dense_detectors import dense_cfg
 from mmengine.config import ConfigDict
 from mmengine.logging import MessageHub
 
-from kd_det.assignment.replay import AssignmentMismatch
-from kd_det.detectors import student_model
-from kd_det.engine.config import ConfigError
+from kd_det.errors import AssignmentMismatch, ConfigError
+from kd_det.plain import student_model
 
 ROOT = Path(__file__).parents[2]
 DYNAMIC = ('paa', 'rtmdet', 'tood', 'yolox', 'ddod')

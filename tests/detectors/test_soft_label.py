@@ -10,9 +10,9 @@ from mmdet.structures.bbox import bbox_overlaps
 from mmengine.config import ConfigDict
 from mmengine.logging import MessageHub
 
-from kd_det.detectors import student_model
 from kd_det.detectors.dense_outputs import DenseOutputs, decoder_of, training_format
-from kd_det.engine.config import ConfigError
+from kd_det.errors import ConfigError
+from kd_det.plain import student_model
 
 HEADS = ('retinanet', 'atss', 'gfl', 'fcos', 'paa', 'ddod', 'tood', 'rtmdet')
 FACTORS = dict(atss='centerness', fcos='centerness', paa='iou', ddod='iou')

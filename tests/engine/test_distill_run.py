@@ -9,8 +9,8 @@ import torch
 from conftest import build, faster_rcnn_cfg, run_tool, save_checkpoint
 
 from kd_det.compat.checkpoint import load
-from kd_det.engine.config import ConfigError
 from kd_det.engine.distill_hook import DistillHook
+from kd_det.errors import ConfigError
 
 
 def distilled_cfg(teacher_checkpoint, **changes):

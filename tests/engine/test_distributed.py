@@ -16,8 +16,8 @@ from mmengine.config import Config
 from test_distill_run import distilled_cfg
 
 from kd_det.compat.checkpoint import load
-from kd_det.engine.config import ConfigError
 from kd_det.engine.distributed import TORCHRUN_VARIABLES, prepare_launcher
+from kd_det.errors import ConfigError
 
 TOOLS = Path(__file__).parents[2] / 'tools'
 

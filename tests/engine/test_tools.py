@@ -8,9 +8,9 @@ import torch
 from conftest import build, faster_rcnn_cfg, run_tool
 from mmengine.config import Config
 
-from kd_det.engine.checkpoint import CheckpointMismatch
-from kd_det.engine.config import ConfigError, check_keys, load_config
-from kd_det.engine.data_check import DataError, check_data
+from kd_det.config import check_keys, load_config
+from kd_det.engine.data_check import check_data
+from kd_det.errors import CheckpointMismatch, ConfigError, DataError
 
 
 @pytest.fixture(scope='module')

@@ -13,13 +13,12 @@ import sys
 import kd_det  # noqa: F401  (prepares the stack before anything of MMDetection is imported)
 
 # isort: split
-from kd_det.analysis import CompareError
-from kd_det.analysis.study import StudyError, load_study
-from kd_det.analysis.study_import import import_run
-from kd_det.analysis.study_plan import Settings, plan
-from kd_det.analysis.study_run import Scheduler
-from kd_det.analysis.study_table import study_table, write_readme
-from kd_det.engine.config import ConfigError
+from kd_det.errors import CompareError, ConfigError, StudyError
+from kd_det.study.importing import import_run
+from kd_det.study.planning import Settings, plan
+from kd_det.study.records import load_study
+from kd_det.study.running import Scheduler
+from kd_det.study.table import study_table, write_readme
 
 ROOT = osp.dirname(osp.dirname(osp.dirname(osp.abspath(__file__))))
 

@@ -21,8 +21,9 @@ from mmengine.config import DictAction
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
-from kd_det.analysis.timing import add_timing_arguments, interleaved, report_ratio, train_step
-from kd_det.engine.config import deployed_config, load_config
+from kd_det.compare.timing import add_timing_arguments, interleaved, report_ratio, train_step
+from kd_det.config import load_config
+from kd_det.plain import deployed_config
 
 
 def main() -> None:

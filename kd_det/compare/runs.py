@@ -8,8 +8,8 @@ from typing import Any
 
 from mmengine.config import Config
 
-from ..engine.config import load_config, set_data_root
-from . import CompareError
+from ..config import load_config, set_data_root
+from ..errors import CompareError
 from .logs import RunLog, read_log
 
 _PAIR = re.compile(r'(.+?\.(?:py|json|ya?ml)):(.+)')

@@ -10,10 +10,13 @@ import sys
 import time
 from collections.abc import Callable
 
-from .study import (
+from ..errors import StudyError
+from .identity import config_hash, differing_keys, weights_hash
+from .planning import Settings, Task, train_arguments
+from .recording import make_record, write_record
+from .records import (
     Finished,
     Study,
-    StudyError,
     checkpoint_of,
     mean_seconds,
     read_finished,
@@ -22,9 +25,6 @@ from .study import (
     row_records,
     run_config,
 )
-from .study_identity import config_hash, differing_keys, weights_hash
-from .study_plan import Settings, Task, train_arguments
-from .study_record import make_record, write_record
 
 _STOP_SECONDS = 60.0  # a step, a checkpoint and the exit of the data loader's workers
 

@@ -4,11 +4,11 @@ import json
 import pytest
 from mmengine.config import Config
 
-from kd_det.analysis import table
-from kd_det.analysis.accuracy import FIGURES, Accuracy
-from kd_det.analysis.cost import Latency
-from kd_det.analysis.rows import Member, Row
-from kd_det.analysis.runs import Run
+from kd_det.compare import table
+from kd_det.compare.accuracy import FIGURES, Accuracy
+from kd_det.compare.cost import Latency
+from kd_det.compare.rows import Member, Row
+from kd_det.compare.runs import Run
 
 NAMES = ('faster-rcnn_r18_fpn-c64_8e_bccd-320x240', 'faster-rcnn_r18-w16_fpn-c64_8e_bccd-160x120',
          'faster-rcnn_r18-w16_fpn-c64_distill-all_8e_bccd-160x120')

@@ -15,5 +15,3 @@
 """
 
 
-class CompareError(ValueError):
-    """A comparison that cannot be made as asked; the message says why and what would do."""

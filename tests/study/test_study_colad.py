@@ -3,9 +3,10 @@ import json
 
 import pytest
 
-from kd_det.analysis.logs import read_log
-from kd_det.analysis.study import StudyError, load_study
-from kd_det.analysis.study_table import study_table
+from kd_det.compare.logs import read_log
+from kd_det.errors import StudyError
+from kd_det.study.records import load_study
+from kd_det.study.table import study_table
 
 
 def test_the_second_network_of_a_colad_run_has_its_row(tmp_path):

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 
 from mmengine.config import Config, DictAction
 
-from .study import Finished, Study, StudyError, StudyRow, read_finished, read_record, record_path, resolve
-from .study_identity import config_hash
+from ..errors import StudyError
+from .identity import config_hash
+from .records import Finished, Study, StudyRow, read_finished, read_record, record_path, resolve
 
 
 @dataclass

@@ -3,9 +3,9 @@ import json
 
 import pytest
 
-from kd_det.analysis import CompareError
-from kd_det.analysis.accuracy import accuracy_of
-from kd_det.analysis.logs import read_log
+from kd_det.compare.accuracy import accuracy_of
+from kd_det.compare.logs import read_log
+from kd_det.errors import CompareError
 
 CONFIG = '''
 val_evaluator = dict(type='CocoMetric', ann_file='data/dev.json')

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import torch
 
-from ..engine.checkpoint import read_state_dict
-from . import CompareError, accuracy, cost, images
+from ..errors import CompareError
+from ..weights import read_state_dict
+from . import accuracy, cost, images
 from .logs import Record
 from .rows import Member, Row, fold
 from .runs import Run, find_run, recipe, seed_of

@@ -2,10 +2,10 @@
 import pytest
 from mmengine.config import Config
 
-from kd_det.analysis.accuracy import FIGURES, Accuracy
-from kd_det.analysis.cost import Latency
-from kd_det.analysis.rows import Member, ap_difference, fold, latency_ratio
-from kd_det.analysis.runs import Run, recipe
+from kd_det.compare.accuracy import FIGURES, Accuracy
+from kd_det.compare.cost import Latency
+from kd_det.compare.rows import Member, ap_difference, fold, latency_ratio
+from kd_det.compare.runs import Run, recipe
 
 
 def member(name, ap, seed=0, recipe='a', dataset='eval.json', **classes):

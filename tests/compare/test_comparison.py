@@ -12,7 +12,7 @@ import torch
 from conftest import CLASSES, build, faster_rcnn_cfg
 from mmengine.config import Config
 
-TOOL = os.path.join(os.path.dirname(__file__), '..', 'tools', 'compare.py')
+TOOL = os.path.join(os.path.dirname(__file__), '..', '..', 'tools', 'compare.py')
 TIMESTAMP = '20260101_000000'
 
 

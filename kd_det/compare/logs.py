@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from mmengine.config import Config
 from mmengine.logging import print_log
 
-from . import CompareError
+from ..errors import CompareError
 from .accuracy import Accuracy, accuracy_of, dataset_of
 
 

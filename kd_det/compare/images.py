@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from mmengine.config import Config
 
-from . import CompareError
+from ..errors import CompareError
 
 _PHOTO = (640, 480)  # width, height where the pipeline names no size
 

@@ -2,8 +2,8 @@
 from mmengine.config import Config, ConfigDict
 from torch import nn
 
-from ..engine.checkpoint import load_whole
-from ..engine.config import deployed_config
+from ..plain import deployed_config
+from ..weights import load_whole
 
 
 def deployed_model(cfg: Config) -> ConfigDict:

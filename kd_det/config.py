@@ -3,8 +3,11 @@ import difflib
 import os
 import os.path as osp
 import re
+from dataclasses import dataclass
 
 from mmengine.config import Config, ConfigDict
+
+from .errors import ConfigError
 
 # What Runner.from_cfg and the tools read at the top level of a config; other names there are a config's own variables.
 RUNNER_KEYS = frozenset('''
@@ -15,8 +18,35 @@ RUNNER_KEYS = frozenset('''
     activation_checkpointing data_check'''.split())
 
 
-class ConfigError(ValueError):
-    """A config that cannot mean what its author meant; the message names the key."""
+@dataclass(frozen=True)
+class Distilled:
+    """What a distilling ``type`` adds to a plain detector's config.
+
+    Attributes:
+        added: the keys; without them the config is the student's.
+        plain: the student's type where a config written before ``student_type`` does not say.
+    """
+
+    added: tuple[str, ...]
+    plain: str | None
+
+
+_GENERAL = ('student_type', 'teacher', 'sources', 'terms', 'ground_truth')
+DISTILLED: dict[str, Distilled] = {
+    'Distiller': Distilled(_GENERAL, None),
+    'FasterRCNNDistiller': Distilled((*_GENERAL, 'rpn_distill', 'rcnn_distill', 'hints'), 'TwoStageDetector'),
+    'LADDistiller': Distilled((*_GENERAL, 'lad', 'soft_label', 'box_loss_average', 'dynamic_from_start',
+                               'copy_quality', 'hints'), 'SingleStageDetector'),
+    'SoftLabelDistiller': Distilled((*_GENERAL, 'lad', 'soft_label', 'box_loss_average', 'dynamic_from_start',
+                                     'copy_quality', 'hints'), 'SingleStageDetector'),
+    'CoLAD': Distilled((*_GENERAL, 'peer', 'criterion', 'granularity'), 'SingleStageDetector'),
+}
+"""Type in a config -> what it adds. A preset of your own is one more entry."""
+
+
+def distilled(model: dict) -> Distilled | None:
+    """The entry of a model config's ``type``; None for a plain detector."""
+    return DISTILLED.get(str(model.get('type')).removeprefix('mmdet.'))
 
 
 def load_config(path: str, options: dict | None = None, data_root: str | None = None) -> Config:
@@ -40,11 +70,36 @@ def load_config(path: str, options: dict | None = None, data_root: str | None = 
     else:
         cfg = Config.fromfile(path)
     check_keys(cfg, options or {})
+    name_student(cfg, path)
     if options:
         cfg.merge_from_dict(options)
     if data_root is not None:
         set_data_root(cfg, data_root)
     return cfg
+
+
+def name_student(cfg: Config, path: str) -> None:
+    """Set ``model.student_type`` of a distil config that does not say it: the type in the config that it inherits.
+
+    A distil config replaces the ``type`` of its ``_base_``, which by then is gone from the merged config; it is read
+    from the base file. Where no base has one (a resolved config that an earlier run dumped), nothing is set, and
+    building a distiller for training refuses it.
+    """
+    model = cfg.get('model') or {}
+    if distilled(model) is None or model.get('student_type') or not osp.isfile(path):
+        return
+    for base in Config._get_base_files(path):
+        base_path, _ = Config._get_cfg_path(base, path)
+        inherited = Config.fromfile(base_path, import_custom_modules=False).get('model') or {}
+        if 'type' not in inherited:
+            continue
+        if distilled(inherited) is None:
+            model.student_type = inherited['type']
+        else:  # a variation of another distil config
+            name_student(between := ConfigDict(model=inherited), base_path)
+            if between.model.get('student_type'):
+                model.student_type = between.model.student_type
+        return
 
 
 def check_keys(cfg: Config, options: dict) -> None:
@@ -108,69 +163,6 @@ def resume_from(cfg: Config, resume: str | None) -> None:
             raise ConfigError(f'--resume {resume!r}: no such checkpoint; give a file, or --resume alone for the latest '
                               f'in the work directory')
         cfg.load_from = resume
-
-
-def set_teacher(cfg: Config, config: str, checkpoint: str) -> None:
-    """``--teacher CONFIG CHECKPOINT``: another teacher, the rest of the ``teacher`` dict (scale_factor ...) stays.
-
-    Raises:
-        ConfigError: the config is of no distiller with a teacher.
-    """
-    if 'teacher' not in cfg.model:
-        raise ConfigError(f'--teacher: model.type {cfg.model.get("type")!r} has no teacher; give a distil config')
-    cfg.model.teacher.update(config=config, checkpoint=checkpoint)
-
-
-def with_student(cfg: Config, student: Config) -> Config:
-    """``--student CONFIG``: what a distil config adds, on another student's own config.
-
-    Model, data and schedule are the other student's; the distiller, its terms and the teacher are those of ``cfg``, and
-    its second view of the data where it has one.
-
-    Raises:
-        ConfigError: ``cfg`` is of no distiller, or ``student`` is one itself.
-    """
-    from ..detectors import DISTILLERS
-    distiller = DISTILLERS.get(cfg.model.get('type'))
-    if distiller is None:
-        raise ConfigError(f'--student: model.type {cfg.model.get("type")!r} is no distiller; give a distil config')
-    if student.model.get('type') in DISTILLERS:
-        raise ConfigError(f'--student: {student.filename} is itself a distil config; give the plain student\'s')
-    result = Config(student._cfg_dict.to_dict(), filename=cfg.filename)
-    result.model.type = cfg.model.type
-    for key in distiller.distill_keys:
-        if key in cfg.model:
-            result.model[key] = cfg.model[key]
-    views = cfg.train_dataloader.dataset
-    if views.get('type') == 'TwoViewDataset':
-        result.train_dataloader.dataset = dict(type='TwoViewDataset', scale_factor=views.scale_factor,
-                                               dataset=student.train_dataloader.dataset)
-    return result
-
-
-def deployed_config(cfg: Config, network: str | None = None) -> Config:
-    """The config with the plain student as its model, for evaluation: no teacher is built or needed.
-
-    It is named ``NAME_test.py``: the runner dumps it into the work directory, where the training's own may lie.
-
-    Args:
-        network (str | None): of a CoLAD config, 'first' (also None) or 'second'.
-
-    Raises:
-        ConfigError: ``network`` is 'second' and there is one only.
-    """
-    from ..detectors import student_model
-    from ..detectors.colad import peer_config
-    plain = Config(cfg._cfg_dict.to_dict() if hasattr(cfg, '_cfg_dict') else dict(cfg), cfg_text=cfg.text or '#',
-                   filename=cfg.filename and f'{os.path.splitext(cfg.filename)[0]}_test.py')
-    if network == 'second':
-        if cfg.model.get('type') != 'CoLAD':
-            raise ConfigError(f'--network second: model.type is {cfg.model.get("type")!r}, which has one network; a CoLAD '
-                              'config is expected (the second\'s own config needs no --network)')
-        plain.model = peer_config(cfg.model.peer)
-    else:
-        plain.model = student_model(cfg.model)
-    return plain
 
 
 def keep_config(cfg: Config) -> None:

@@ -4,12 +4,13 @@ import itertools
 import pytest
 from mmengine.config import Config
 
-from kd_det.analysis import CompareError, plots
-from kd_det.analysis.accuracy import FIGURES, Accuracy
-from kd_det.analysis.cost import Latency
-from kd_det.analysis.logs import Record, RunLog
-from kd_det.analysis.rows import Member, Row
-from kd_det.analysis.runs import Run
+from kd_det.compare import plots
+from kd_det.compare.accuracy import FIGURES, Accuracy
+from kd_det.compare.cost import Latency
+from kd_det.compare.logs import Record, RunLog
+from kd_det.compare.rows import Member, Row
+from kd_det.compare.runs import Run
+from kd_det.errors import CompareError
 
 pytest.importorskip('matplotlib')
 

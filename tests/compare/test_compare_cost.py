@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torchvision.ops import DeformConv2d
 
-from kd_det.analysis.cost import Latency, latencies, multiply_adds, parameters
+from kd_det.compare.cost import Latency, latencies, multiply_adds, parameters
 
 
 class Step(nn.Module):

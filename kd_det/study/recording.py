@@ -10,8 +10,8 @@ import re
 
 from mmengine.config import Config
 
-from .study import Finished, Study, StudyRow, ann_files, record_path, write_atomically
-from .study_identity import config_hash, weights_hash
+from .identity import config_hash, weights_hash
+from .records import Finished, Study, StudyRow, ann_files, record_path, write_atomically
 
 
 def make_record(study: Study, row: StudyRow, seed: int, finished: Finished, root: str, threads: int | None,

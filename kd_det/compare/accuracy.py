@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from mmengine.config import Config
 
-from . import CompareError
+from ..errors import CompareError
 
 # Column -> how CocoMetric and VOCMetric call it, without the prefix that names the metric.
 FIGURES = {

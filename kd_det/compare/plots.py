@@ -2,7 +2,7 @@
 import textwrap
 from collections.abc import Sequence
 
-from . import CompareError
+from ..errors import CompareError
 from .rows import Row, Spread
 
 # Okabe and Ito's colours, which people with any colour vision can tell apart; yellow is too faint.

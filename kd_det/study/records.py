@@ -21,20 +21,16 @@ from dataclasses import dataclass, field
 
 from mmengine.config import Config
 
+from ..compare.accuracy import Accuracy
+from ..compare.logs import read_log
+from ..compare.runs import _last_checkpoint as last_checkpoint
 from ..compat.checkpoint import load
-from ..engine.config import load_config
-from . import CompareError
-from .accuracy import Accuracy
-from .logs import read_log
-from .runs import _last_checkpoint as last_checkpoint
+from ..config import load_config
+from ..errors import CompareError, StudyError
 
 _ROW_KEYS = {'name', 'config', 'seeds', 'options', 'description', 'label', 'teacher', 'base',
              'shared', 'network'}
 _STUDY_KEYS = {'name', 'title', 'split', 'base', 'teacher', 'rows'}
-
-
-class StudyError(ValueError):
-    """A study that cannot be run or shown as asked; the message says why and what would do."""
 
 
 @dataclass

@@ -4,10 +4,11 @@ import os
 import os.path as osp
 import shutil
 
-from .study import Study, StudyError, read_finished, read_record, record_path, run_config
-from .study_identity import config_hash, differing_keys, weights_hash
-from .study_plan import Settings, Task, plan_one, train_arguments
-from .study_record import make_record, write_record
+from ..errors import StudyError
+from .identity import config_hash, differing_keys, weights_hash
+from .planning import Settings, Task, plan_one, train_arguments
+from .recording import make_record, write_record
+from .records import Study, read_finished, read_record, record_path, run_config
 
 
 def import_run(study: Study, row_name: str, seed: int, run_dir: str, settings: Settings) -> Task:

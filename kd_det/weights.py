@@ -4,9 +4,7 @@ import re
 import torch
 from torch import nn
 
-
-class CheckpointMismatch(RuntimeError):
-    """A checkpoint that does not hold the network it is loaded into; the message lists the keys."""
+from .errors import CheckpointMismatch
 
 
 def _listing(title: str, keys: list[str], limit: int = 20) -> str:

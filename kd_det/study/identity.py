@@ -5,7 +5,7 @@ import json
 
 from mmengine.config import Config
 
-from ..engine.config import set_data_root
+from ..config import set_data_root
 
 # What only says where and how a run was started. The seed stands beside the hash, not in it.
 NOT_HASHED = ('work_dir', 'load_from', 'resume', 'launcher', 'log_level', 'experiment_name')
@@ -64,7 +64,7 @@ def weights_hash(path: str) -> str:
     """
     import torch
 
-    from ..engine.checkpoint import read_state_dict
+    from ..weights import read_state_dict
     digest = hashlib.sha256()
     state, _ = read_state_dict(path)
     for name in sorted(state):
