@@ -10,7 +10,7 @@
 :mod:`.rows`              fold the seeds of one config, differences to the first row
 :mod:`.table`             text, Markdown and JSON
 :mod:`.plots`             AP against cost, and training curves, as PNG
-:mod:`.compare`           all of it in order
+:mod:`.comparison`        all of it in order
 ========================  =====================================================================
 """
 

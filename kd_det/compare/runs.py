@@ -72,10 +72,10 @@ def _from_work_dir(work_dir: str) -> Run:
     # tools/test.py writes its own variant of the config over the first one
     cfg = load_config(log.config or configs[0])
     name = osp.basename(osp.abspath(work_dir))
-    return Run(name, stem, cfg, _last_checkpoint(work_dir), log)
+    return Run(name, stem, cfg, last_checkpoint(work_dir), log)
 
 
-def _last_checkpoint(work_dir: str) -> str:
+def last_checkpoint(work_dir: str) -> str:
     pointer = osp.join(work_dir, 'last_checkpoint')
     if osp.isfile(pointer):
         with open(pointer, encoding='utf-8') as file:

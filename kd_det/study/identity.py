@@ -3,9 +3,11 @@ import copy
 import hashlib
 import json
 
+import torch
 from mmengine.config import Config
 
 from ..config import set_data_root
+from ..weights import read_state_dict
 
 # What only says where and how a run was started. The seed stands beside the hash, not in it.
 NOT_HASHED = ('work_dir', 'load_from', 'resume', 'launcher', 'log_level', 'experiment_name')
@@ -62,9 +64,6 @@ def weights_hash(path: str) -> str:
 
     The file itself would not do: it holds times, paths and the optimizer's state.
     """
-    import torch
-
-    from ..weights import read_state_dict
     digest = hashlib.sha256()
     state, _ = read_state_dict(path)
     for name in sorted(state):

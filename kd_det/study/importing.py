@@ -5,10 +5,12 @@ import os.path as osp
 import shutil
 
 from ..errors import StudyError
+from .definition import Study
+from .finished import read_finished, run_config
 from .identity import config_hash, differing_keys, weights_hash
 from .planning import Settings, Task, plan_one, train_arguments
 from .recording import make_record, write_record
-from .records import Study, read_finished, read_record, record_path, run_config
+from .records import read_record, record_path
 
 
 def import_run(study: Study, row_name: str, seed: int, run_dir: str, settings: Settings) -> Task:

@@ -8,8 +8,11 @@ from dataclasses import dataclass, field
 from mmengine.config import Config, DictAction
 
 from ..errors import StudyError
+from .configs import resolve
+from .definition import Study, StudyRow
+from .finished import Finished, read_finished
 from .identity import config_hash
-from .records import Finished, Study, StudyRow, read_finished, read_record, record_path, resolve
+from .records import read_record, record_path
 
 
 @dataclass

@@ -10,8 +10,11 @@ import re
 
 from mmengine.config import Config
 
+from .configs import ann_files
+from .definition import Study, StudyRow
+from .finished import Finished
 from .identity import config_hash, weights_hash
-from .records import Finished, Study, StudyRow, ann_files, record_path, write_atomically
+from .records import record_path, write_atomically
 
 
 def make_record(study: Study, row: StudyRow, seed: int, finished: Finished, root: str, threads: int | None,

@@ -11,20 +11,12 @@ import time
 from collections.abc import Callable
 
 from ..errors import StudyError
+from .definition import Study
+from .finished import Finished, checkpoint_of, read_finished, run_config
 from .identity import config_hash, differing_keys, weights_hash
 from .planning import Settings, Task, train_arguments
 from .recording import make_record, write_record
-from .records import (
-    Finished,
-    Study,
-    checkpoint_of,
-    mean_seconds,
-    read_finished,
-    read_record,
-    record_path,
-    row_records,
-    run_config,
-)
+from .records import mean_seconds, read_record, record_path, row_records
 
 _STOP_SECONDS = 60.0  # a step, a checkpoint and the exit of the data loader's workers
 

@@ -5,7 +5,8 @@ import statistics
 from dataclasses import dataclass
 
 from ..errors import StudyError
-from .records import Study, row_records, write_atomically
+from .definition import Study
+from .records import row_records, write_atomically
 
 # 0.975 quantiles of Student's t for 1, 2, ... degrees of freedom.
 _T = (12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281,

@@ -16,7 +16,7 @@ from mmdet.models.detectors import SingleStageDetector
 from kd_det.compat.checkpoint import load
 from kd_det.engine import CoLADHook
 from kd_det.errors import CheckpointMismatch, ConfigError
-from kd_det.study.records import read_finished
+from kd_det.study.finished import read_finished
 
 EMA = ("custom_hooks = [dict(type='EMAHook', ema_type='ExpMomentumEMA', momentum=0.1, update_buffers=True, priority=49)]")
 BEST = "default_hooks['checkpoint'].update(save_best=['coco/bbox_mAP', 'peer/coco/bbox_mAP'], max_keep_ckpts=1)"

@@ -12,10 +12,12 @@ import torch
 from mmengine.config import Config
 
 from kd_det.errors import StudyError
+from kd_det.study.configs import split_options
+from kd_det.study.definition import load_study
 from kd_det.study.identity import config_hash, differing_keys, weights_hash
 from kd_det.study.importing import import_run
 from kd_det.study.planning import Settings, option_arguments, plan
-from kd_det.study.records import load_study, read_record, split_options
+from kd_det.study.records import read_record
 from kd_det.study.running import Scheduler
 from kd_det.study.table import paired_difference, replace_marked, study_table, t_quantile
 
@@ -279,7 +281,7 @@ def test_interrupting_the_runner_ends_its_runs(place, tmp_path):
     study, settings = place(seeds=[0], base=dict(sleep=60))
     code = (f'import signal, sys; sys.path.insert(0, {str(ROOT)!r})\n'
             'signal.signal(signal.SIGINT, signal.default_int_handler)\n'  # ignored where the tests run in background
-            'import kd_det\nfrom kd_det.study.records import load_study\n'
+            'import kd_det\nfrom kd_det.study.definition import load_study\n'
             'from kd_det.study.planning import Settings, plan\nfrom kd_det.study.running import Scheduler\n'
             f'study, s = load_study({str(tmp_path / "study.json")!r}), {settings!r}\n'
             'Scheduler(study, s, plan(study, s, rows=["base"])).run()\n')

@@ -5,7 +5,7 @@ import pytest
 
 from kd_det.compare.logs import read_log
 from kd_det.errors import StudyError
-from kd_det.study.records import load_study
+from kd_det.study.definition import load_study
 from kd_det.study.table import study_table
 
 

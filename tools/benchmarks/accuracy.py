@@ -14,9 +14,9 @@ import kd_det  # noqa: F401  (prepares the stack before anything of MMDetection 
 
 # isort: split
 from kd_det.errors import CompareError, ConfigError, StudyError
+from kd_det.study.definition import load_study
 from kd_det.study.importing import import_run
 from kd_det.study.planning import Settings, plan
-from kd_det.study.records import load_study
 from kd_det.study.running import Scheduler
 from kd_det.study.table import study_table, write_readme
 

@@ -21,9 +21,10 @@ from mmengine.config import DictAction
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
-from kd_det.compare.timing import add_timing_arguments, interleaved, report_ratio, train_step
 from kd_det.config import load_config
 from kd_det.plain import deployed_config
+
+from timing import add_timing_arguments, interleaved, report_ratio, train_step  # isort: skip
 
 
 def main() -> None:

@@ -18,11 +18,11 @@ from mmengine.config import ConfigDict, DictAction
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
-from kd_det.compare.timing import add_timing_arguments, interleaved, report_ratio, train_step
 from kd_det.config import load_config
 from kd_det.plain import student_model
 
 from step_cost import with_random_teacher  # isort: skip
+from timing import add_timing_arguments, interleaved, report_ratio, train_step  # isort: skip
 
 
 def mmdet_lad(cfg, teacher, checkpoint: str) -> ConfigDict:

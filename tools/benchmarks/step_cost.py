@@ -24,10 +24,11 @@ from mmengine.config import DictAction
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner, save_checkpoint
 
-from kd_det.compare.timing import add_timing_arguments, interleaved, report_ratio, train_step
 from kd_det.config import load_config
 from kd_det.plain import student_model
 from kd_det.teacher import FrozenTeacher
+
+from timing import add_timing_arguments, interleaved, report_ratio, train_step  # isort: skip
 
 
 def parse_args() -> argparse.Namespace:
