@@ -19,10 +19,11 @@ RESIZES = {'Resize', 'RandomResize', 'RandomChoiceResize', 'FixScaleResize', 'Re
 class TwoViewDataset:
     """Delivers, with each sample of the student's data set, the teacher's larger view of the same augmented image.
 
-    The student's pipeline runs as ever. Then it runs again on the same image, each transform from the random state it had
-    before, with every resize directed to exactly ``scale_factor`` times the size that the student's reached: the
-    teacher's view is made from the original pixels, never from the student's smaller image, and pixel (x, y) of the
-    student is pixel (s x, s y) of the teacher in continuous coordinates. The view travels as
+    The student's pipeline runs as ever. From the first resize on it runs again, on the image as it was there, each
+    transform from the random state it had before, with every resize directed to exactly ``scale_factor`` times the size
+    that the student's reached: the teacher's view is made from the original pixels, never from the student's smaller
+    image, and pixel (x, y) of the student is pixel (s x, s y) of the teacher in continuous coordinates. What comes before
+    the first resize, reading and decoding above all, is the same for both and done once. The view travels as
     ``data_samples.teacher_view`` (uint8, (3, s h, s w)); boxes are those of the student.
 
     Args:
@@ -30,7 +31,8 @@ class TwoViewDataset:
         scale_factor (int): sides of the teacher's view over the student's; equal to ``teacher.scale_factor``.
 
     Raises:
-        ConfigError: a transform whose draws depend on the image size (crops, mosaics): its two views would differ.
+        ConfigError: a transform whose draws depend on the image size (crops, mosaics): its two views would differ; no
+            transform that resizes: they would be equal.
     """
 
     def __init__(self, dataset: dict, scale_factor: int = 2) -> None:
@@ -50,6 +52,10 @@ class TwoViewDataset:
         self.dataset: BaseDataset = DATASETS.build({**dataset, 'pipeline': []})
         self.transforms = Compose(copy.deepcopy(list(pipeline))).transforms
         self.is_resize = [str(t['type']).rsplit('.', 1)[-1] in RESIZES for t in pipeline]
+        if not any(self.is_resize):
+            raise ConfigError(f'TwoViewDataset.dataset.pipeline: nothing resizes the image, so both views would have its '
+                              f'own size; one of {sorted(RESIZES)} is expected')
+        self.shared = self.is_resize.index(True)  # transforms before the first resize
         self.resize = TRANSFORMS.build(dict(type='Resize', scale=(1, 1), keep_ratio=False))
 
     @property
@@ -68,29 +74,34 @@ class TwoViewDataset:
 
     def __getitem__(self, idx: int) -> dict:
         while True:
-            packed, trail = self._student_view(self.dataset.get_data_info(idx))
+            original = self.dataset.get_data_info(idx)
+            for transform in self.transforms[:self.shared]:
+                original = original and transform(original)
+            # transforms change what they are given, and the second view begins from the same
+            packed, trail = self._student_view(copy.deepcopy(original))
             if packed is not None:
                 after = _random_state()
-                packed['data_samples'].teacher_view = self._teacher_view(self.dataset.get_data_info(idx), trail)
+                packed['data_samples'].teacher_view = self._teacher_view(original, trail)
                 _set_random_state(after)
                 return packed
             # a pipeline may refuse an image (FilterAnnotations); MMDetection then draws another one
             idx = self.dataset._rand_another()
 
-    def _student_view(self, results: dict) -> tuple[dict | None, list[tuple]]:
+    def _student_view(self, results: dict | None) -> tuple[dict | None, list[tuple]]:
         """The packed sample, and for each transform the random state it began with and the size it left."""
         trail = []
-        for transform in self.transforms:
+        for transform in self.transforms[self.shared:]:
+            if results is None:
+                break
             state = _random_state()
             results = transform(results)
-            if results is None:
-                return None, []
-            trail.append((state, results.get('img_shape')))
+            trail.append((state, results and results.get('img_shape')))
         return results, trail
 
     def _teacher_view(self, results: dict, trail: list[tuple]) -> torch.Tensor:
         """The same steps at the larger size: (3, s h, s w), uint8."""
-        for transform, is_resize, (state, shape) in zip(self.transforms, self.is_resize, trail):
+        steps = list(zip(self.transforms, self.is_resize))[self.shared:]
+        for (transform, is_resize), (state, shape) in zip(steps, trail):
             if is_resize:
                 height, width = shape[:2]
                 self.resize.scale = (width * self.scale_factor, height * self.scale_factor)

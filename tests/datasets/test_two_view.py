@@ -102,3 +102,36 @@ def test_transforms_that_depend_on_the_size_are_refused(dataset):
         TwoViewDataset({**dataset, 'pipeline': crop})
     with pytest.raises(ConfigError, match='scale_factor'):
         TwoViewDataset(dataset, scale_factor=1)
+
+
+def test_each_image_is_read_and_decoded_once(dataset, monkeypatch):
+    import mmcv
+    from mmengine import fileio
+    calls = []
+    for module, name in ((mmcv, 'imfrombytes'), (fileio, 'get')):
+        def counted(*args, _original=getattr(module, name), _name=name, **kwargs):
+            calls.append(_name)
+            return _original(*args, **kwargs)
+        monkeypatch.setattr(module, name, counted)
+    paired = TwoViewDataset(dataset)
+    calls.clear()
+    first = paired[0]
+    assert sorted(calls) == ['get', 'imfrombytes']
+    np.random.seed(0)
+    again, np_state = paired[0], np.random.get_state()
+    np.random.seed(0)
+    assert torch.equal(again['data_samples'].teacher_view, paired[0]['data_samples'].teacher_view)
+    assert np_state[2] == np.random.get_state()[2] and first['inputs'].dtype == torch.uint8
+
+
+def test_a_refused_image_is_replaced_and_nothing_to_resize_is_refused(dataset):
+    pipeline = [*PIPELINE[:3], dict(type='FilterAnnotations', min_gt_bbox_wh=(15, 15)), *PIPELINE[3:]]
+    paired = TwoViewDataset({**dataset, 'pipeline': pipeline})
+    shapes = set()
+    for seed in range(6):  # the square has 10 pixels in the resized first image, 20 in the second
+        np.random.seed(seed)
+        sample = paired[0]
+        shapes.add((sample['data_samples'].img_id, tuple(sample['data_samples'].teacher_view.shape)))
+    assert shapes == {(1, (3, 96, 128))}
+    with pytest.raises(ConfigError, match='nothing resizes the image'):
+        TwoViewDataset({**dataset, 'pipeline': [*PIPELINE[:2], PIPELINE[-1]]})
