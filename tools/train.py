@@ -10,14 +10,12 @@ import kd_det  # noqa: F401  (prepares the stack before anything of MMDetection 
 from mmdet.registry import MODELS
 from mmengine.config import Config, DictAction
 from mmengine.device import get_device
-from mmengine.registry import RUNNERS, DefaultScope
-from mmengine.runner import Runner
+from mmengine.registry import DefaultScope
 
-from kd_det.config import keep_config, load_config, resume_from
+from kd_det.config import keep_config, load_config
 from kd_det.detectors import DISTILLERS
-from kd_det.engine import InterruptHook, WholeCheckpointHook
-from kd_det.engine.data_check import check_data
-from kd_det.engine.distributed import leave, prepare_launcher
+from kd_det.engine.distributed import prepare_launcher
+from kd_det.engine.training import run
 from kd_det.plain import set_teacher, with_student
 
 
@@ -81,13 +79,7 @@ def main() -> None:
             raise SystemExit('--auto-scale-lr: the config has no auto_scale_lr.base_batch_size; '
                              'add auto_scale_lr=dict(base_batch_size=N) with the batch size that its lr is meant for')
         cfg.auto_scale_lr.enable = True
-    resume_from(cfg, args.resume)
-    check_data(cfg, ('train_dataloader', 'val_dataloader'))
-    runner = Runner.from_cfg(cfg) if 'runner_type' not in cfg else RUNNERS.build(cfg)
-    runner.register_hook(WholeCheckpointHook(), 'VERY_HIGH')
-    runner.register_hook(InterruptHook(), 'LOWEST')
-    runner.train()
-    leave()
+    run(cfg, args.resume)
 
 
 if __name__ == '__main__':
