@@ -1,4 +1,5 @@
 """Files that appear under their final name only when they are whole, and what tells a whole checkpoint from a cut one."""
+import contextlib
 import os
 import os.path as osp
 import shutil
@@ -66,10 +67,8 @@ def _free_space(folder: str) -> str:
 
 
 def _remove_if_there(path: str) -> None:
-    try:
+    with contextlib.suppress(OSError):  # never made, or the folder is gone: the reason is already being reported
         os.remove(path)
-    except OSError:
-        pass  # never made, or the folder is gone: the reason is already being reported
 
 
 def _flush_folder(folder: str) -> None:

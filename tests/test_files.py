@@ -62,7 +62,7 @@ def test_a_real_limit_of_the_system_is_reported_through_torch_save(tmp_path):
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, limit[1]))
-        with pytest.raises(OSError, match='too large.*c.pth.*there was none before') as error:
+        with pytest.raises(OSError, match=r'too large.*c\.pth.*there was none before') as error:
             save_whole(torch.zeros(1 << 18), tmp_path / 'c.pth')
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
