@@ -9,14 +9,17 @@ def register() -> None:
     """Register every kd_det module once; a name that somebody else holds is an error, never an override."""
     from mmdet.registry import DATASETS, HOOKS, MODELS, TASK_UTILS
 
-    from . import adapters, datasets, detectors, engine, heads, losses
+    from . import adapters, datasets, detectors, engine, heads, losses, terms
     from .assignment import criteria
 
     entries = [
         (MODELS, (losses.SoftTargetLoss, losses.LogitMatchingLoss, losses.TeacherBoundedLoss, losses.BoxMimicryLoss,
                   losses.HintLoss, losses.FocalKLLoss)),
         (MODELS, (adapters.ConvAdapter, adapters.LinearAdapter, adapters.IdentityAdapter)),
-        (MODELS, tuple(detectors.DISTILLERS.values())),
+        (MODELS, (detectors.Distiller, detectors.FasterRCNNDistiller, detectors.LADDistiller,
+                  detectors.SoftLabelDistiller, detectors.CoLAD)),
+        (MODELS, (terms.Hint, terms.RPNDistillation, terms.RCNNDistillation, terms.SoftLabel, terms.LabelAssignment,
+                  terms.CoLearning)),
         (MODELS, (heads.BatchedPAAHead, heads.COPHead)),
         (TASK_UTILS, (criteria.StdMeanCriterion, criteria.FisherCriterion, criteria.MeanCostCriterion,
                       criteria.FixedCriterion, criteria.RandomCriterion)),

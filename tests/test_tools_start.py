@@ -37,7 +37,7 @@ def test_mmdetections_own_tools_run_a_distil_config(teacher_checkpoint, run_conf
     if not tools.is_dir():
         pytest.skip('this MMDetection was installed without its tools')
     cfg = faster_rcnn_cfg()
-    cfg.update(type='FasterRCNNDistiller', rpn_distill=dict(), rcnn_distill=dict(), hints=[dict(layer='neck')],
+    cfg.update(student_type=cfg.type, type='FasterRCNNDistiller', rpn_distill=dict(), rcnn_distill=dict(), hints=[dict(layer='neck')],
                teacher=dict(config=teacher_checkpoint[0].to_dict(), checkpoint=teacher_checkpoint[1]))
     config, work = run_config(cfg), tmp_path / 'run'
 

@@ -13,7 +13,7 @@ from mmengine.device import get_device
 from mmengine.registry import DefaultScope
 
 from kd_det.config import keep_config, load_config
-from kd_det.detectors import DISTILLERS
+from kd_det.detectors import Distiller
 from kd_det.engine.distributed import prepare_launcher
 from kd_det.engine.training import run
 from kd_det.plain import set_teacher, with_student
@@ -46,7 +46,7 @@ def print_plan(cfg: Config) -> None:
     """Build the detector as the runner would and print its distillation plan."""
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmdet')):
         model = MODELS.build(cfg.model)
-    print('\n'.join(model.plan()) if isinstance(model, tuple(DISTILLERS.values())) else
+    print('\n'.join(model.plan()) if isinstance(model, Distiller) else
           f'{type(model).__name__}: a plain detector, nothing is distilled')
 
 

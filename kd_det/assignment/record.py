@@ -11,6 +11,7 @@ from mmdet.models.dense_heads import PAAHead
 from mmdet.structures.bbox import get_box_tensor
 from torch import Tensor, nn
 
+from ..tap import replaced
 from .dynamic import boxes_and_labels, dynamic_assigners
 
 
@@ -32,10 +33,14 @@ class Decision:
 
 @dataclass
 class Assignments:
-    """The decisions of a batch, in the order in which the head made them."""
+    """The decisions of a batch, in the order in which the head made them.
+
+    ``targets`` are what a PAA head's first, IoU-based assignment gave (:meth:`get_targets`).
+    """
 
     head: str
     decisions: list[Decision] = field(default_factory=list)
+    targets: tuple | None = None
 
     def __len__(self) -> int:
         return len(self.decisions)
@@ -70,6 +75,7 @@ def record(head: nn.Module, stop_after: int | None = None) -> Iterator[Assignmen
             raise _AllDecided
 
     def decide(call: 'Call') -> None:
+        assignments.targets = call.targets
         note(Decision(call.source, call.evidence, copied(call.run())))
 
     with intercept(head, decide), suppress(_AllDecided):
@@ -173,17 +179,13 @@ def _run_once(decide: Callable[[Call], Any], source: str, owner: Any, arguments:
 
 @contextmanager
 def overridden(owner: Any, **methods: Callable) -> Iterator[None]:
-    """Replace methods of one object for the block; its class and other instances stay as they are."""
+    """Replace methods of one object for the block, which nobody else may have done."""
     taken = [name for name in methods if name in vars(owner)]
     if taken:
         raise RuntimeError(f'{type(owner).__name__}.{taken[0]} is replaced already: record() and '
                            'replay() of one head cannot be nested')
-    vars(owner).update(methods)
-    try:
+    with replaced(owner, **methods):
         yield
-    finally:
-        for name in methods:
-            del vars(owner)[name]
 
 
 def copied(result: Any) -> Any:

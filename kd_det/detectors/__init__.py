@@ -1,13 +1,7 @@
-"""The registered detectors: each is an MMDetection detector with a frozen teacher, or a peer, beside it."""
+"""The registered detectors: MMDetection's own, taught by sources through terms. The papers' methods are presets."""
 from .colad import CoLAD
-from .distiller import DistillerMixin
+from .distiller import Distiller
 from .faster_rcnn import FasterRCNNDistiller
-from .lad import LADDistiller
-from .soft_label import SoftLabelDistiller
+from .lad import LADDistiller, SoftLabelDistiller
 
-DISTILLERS: dict[str, type] = {
-    cls.__name__: cls for cls in (FasterRCNNDistiller, LADDistiller, SoftLabelDistiller, CoLAD)}
-
-
-__all__ = ['DISTILLERS', 'CoLAD', 'DistillerMixin', 'FasterRCNNDistiller', 'LADDistiller', 'SoftLabelDistiller',
-           ]
+__all__ = ['CoLAD', 'Distiller', 'FasterRCNNDistiller', 'LADDistiller', 'SoftLabelDistiller']

@@ -1,172 +1,321 @@
-"""What every distiller has: a frozen teacher, hints, a plan, and a state_dict that stays the student's."""
+"""The general distiller: any MMDetection detector as the student, a list of terms, one loop for every method."""
 from collections.abc import Callable
-from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
+import torch.distributed
+from mmdet.registry import MODELS
+from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
+from ..build import build, check_arguments
 from ..errors import ConfigError
-from ..hints import HINT_KEYS, Hint, flatten_levels
-from ..tap import tap_layer
-from ..teacher import FrozenTeacher
+from ..sources import FrozenTeacher, Peer
+from ..sources.layers import Captured, LayerShape, probe_layers
+from ..terms.step import Step
+from ..terms.term import Term
 from ..training_only import TrainingOnly
+from ..weights import load_whole
+from .watch import FirstSteps
 
-PROBE_SIDE = 256  # pixels of the test image that finds the shapes of hint layers; P7 is 2x2 there
+_COMBINED: dict[tuple[type, type], type] = {}
 
 
-class DistillerMixin:
-    """Adds a teacher and hints to an MMDetection detector, which stays what it is.
+class Distiller:
+    """A detector that stays what it is, and is taught.
 
-    A subclass lists itself before the detector class, calls :meth:`init_distillation` at the end of ``__init__``,
-    extends ``loss`` and names the terms it adds in ``distill_terms``. ``predict`` is inherited untouched.
+    Called with a student's own arguments and what distillation adds, it makes an object whose class derives from the
+    student's own class and from this one: ``isinstance``, ``predict``, hooks that look for a ``bbox_head`` and the keys
+    of ``state_dict`` are the student's. Deleting the additions from the config gives back the student.
+
+    Args:
+        student_type (str | type): the student's own class, as it stands in its baseline's ``type``.
+        teacher (dict): short for ``sources=dict(teacher=...)``; see :class:`kd_det.sources.frozen.FrozenTeacher`.
+        sources (dict[str, dict]): who teaches, by the names that terms use.
+        terms (list[dict]): what is taught; see :mod:`kd_det.terms`. A term of weight 0 is not computed.
+        ground_truth (bool): keep the student's own losses. False: only the terms train it.
+        **student: the student's own arguments.
+
+    Raises:
+        ConfigError: unknown keys, sources that are not there, two terms of one name, and whatever a term cannot do with
+            this pair; always before the first step.
 
     Attributes:
-        distill_keys: constructor arguments that distillation adds; without them the config is the student's.
-        deployed_type: the plain detector that the student is.
-        distill_terms: names of the loss terms that distillation adds, as they are logged.
+        sources: name -> source.
+        terms: the terms that are on.
+        distill_terms: names of the losses that they add, as they are logged.
     """
 
-    distill_keys: tuple[str, ...] = ('teacher', 'hints')
-    deployed_type: str
-    teacher: FrozenTeacher
+    def __new__(cls, *args: Any, student_type: str | type | None = None, **kwargs: Any) -> Any:
+        if not issubclass(cls, nn.Module):
+            cls = combined(cls, student_type)
+        return super().__new__(cls)
 
-    def init_distillation(self, teacher: dict, hints: list[dict] | tuple = ()) -> None:
-        """Build the teacher and the hints. No random number of the student's is drawn by it."""
-        self.teacher = FrozenTeacher.build(teacher, self.data_preprocessor)
-        self.teacher.belongs_to(self)
-        self.distill_terms: list[str] = []
-        self.adapters = TrainingOnly(self._build_hints(hints))
-        self.distill_terms += [self._hint_name(i) for i in range(len(self.adapters))]
+    def __init__(self, *args: Any, student_type: str | type | None = None, teacher: dict | None = None,
+                 sources: dict | None = None, terms: list[dict] | tuple = (), ground_truth: bool = True,
+                 **student: Any) -> None:
+        super().__init__(*args, **student)
+        if not isinstance(ground_truth, bool):
+            raise ConfigError(f'model.ground_truth: found {ground_truth!r}; True or False is expected')
+        self.ground_truth = ground_truth
+        self.sources = self._build_sources(teacher, sources)
+        self.terms = TrainingOnly(self._build_terms(terms))
+        peers = [source.model for source in self.sources.values() if source.trains]
+        if peers:
+            self.peer_network = TrainingOnly(peers)
+        self._watch = FirstSteps()
 
-    # -- hints ------------------------------------------------------------------------------------------------------
-    def _build_hints(self, hints: list[dict] | tuple) -> list[Hint]:
-        if isinstance(hints, dict):
-            raise ConfigError(f'hints: found {hints}; a list of dicts is expected, hints=[dict(layer=...)]')
-        active = []
-        for i, cfg in enumerate(hints or ()):
-            unknown = set(cfg) - HINT_KEYS
-            if unknown or 'layer' not in cfg:
-                raise ConfigError(f'hints[{i}]: unknown keys {sorted(unknown)}, found {sorted(cfg)}; layer is needed, '
-                                  f'{sorted(HINT_KEYS)} are known')
-            if (cfg.get('loss') or {}).get('loss_weight', 1) != 0:  # a term of weight 0 is not computed
-                active.append((f'hints[{i}]', dict(cfg)))
-        if not active:
-            return []
-        scale = self.teacher.scale_factor
-        seen_student: dict[str, list] = {cfg['layer']: [] for _, cfg in active}
-        seen_teacher: dict[str, list] = {cfg.get('teacher_layer') or cfg['layer']: [] for _, cfg in active}
-        device = next(self.parameters()).device
-        with torch.no_grad(), torch.random.fork_rng(devices=[]), _eval_mode(self), ExitStack() as taps:
-            for key, cfg in active:
-                self._check_layer(f'{key}.layer', self, cfg['layer'])
-                self._check_layer(f'{key}.teacher_layer', self.teacher.model, cfg.get('teacher_layer') or cfg['layer'])
-                if (cfg.get('teacher_layer') or cfg['layer']) in self.teacher.fused:
-                    raise ConfigError(f'{key}: the teacher\'s {cfg.get("teacher_layer") or cfg["layer"]!r} was folded with '
-                                      'the batch norm behind it (teacher.fuse_conv_bn), so it no longer gives what the '
-                                      'student\'s gives; name the layer behind, or leave fuse_conv_bn out')
-            _tap_all(taps, self, seen_student)
-            _tap_all(taps, self.teacher.model, seen_teacher)
-            self._probe(torch.zeros(1, 3, PROBE_SIDE, PROBE_SIDE, device=device),
-                        torch.zeros(1, 3, PROBE_SIDE * scale, PROBE_SIDE * scale, device=device))
+    # -- build ------------------------------------------------------------------------------------------------------
+    def _build_sources(self, teacher: dict | None, sources: dict | None) -> dict[str, FrozenTeacher | Peer]:
+        if sources is not None and not isinstance(sources, dict):
+            raise ConfigError(f'sources: found {sources!r}; a dict of sources by name is expected, '
+                              'sources=dict(a=dict(config=..., checkpoint=...), ...)')
+        if teacher is not None and 'teacher' in (sources or {}):
+            raise ConfigError('teacher: sources has a \'teacher\' too; name one of them otherwise')
+        found = {} if teacher is None else {'teacher': (teacher, 'teacher')}
+        found.update({name: (cfg, f'sources.{name}') for name, cfg in (sources or {}).items()})
+        return {name: self._source(key, cfg) for name, (cfg, key) in found.items()}
+
+    def _source(self, key: str, cfg: Any) -> FrozenTeacher | Peer:
+        cfg = dict(cfg) if isinstance(cfg, dict) else cfg
+        kind = cfg.pop('type', 'FrozenTeacher') if isinstance(cfg, dict) else 'FrozenTeacher'
+        kinds = {'FrozenTeacher': FrozenTeacher, 'Peer': Peer}
+        if kind not in kinds:
+            raise ConfigError(f'{key}.type: found {kind!r}; one of {sorted(kinds)} is expected')
+        arguments = check_arguments(key, cfg, kinds[kind], ('key', 'student_preprocessor'),
+                                    'dict(config=..., checkpoint=...)')
+        source = kinds[kind](**arguments, key=key, student_preprocessor=self.data_preprocessor)
+        if isinstance(source, FrozenTeacher):
+            source.belongs_to(self)
+        return source
+
+    def _build_terms(self, cfgs: list[dict] | tuple) -> list[Term]:
+        """Build, examine and connect the terms. No random number of the student's is drawn by it."""
         built = []
-        for key, cfg in active:
-            student = flatten_levels(seen_student[cfg['layer']])
-            teacher = flatten_levels(seen_teacher[cfg.get('teacher_layer') or cfg['layer']])
-            for name, found in ((cfg['layer'], student), (cfg.get('teacher_layer') or cfg['layer'], teacher)):
-                if not found or not all(isinstance(f, Tensor) and f.dim() in (2, 4) for f in found):
-                    raise ConfigError(f'{key}: layer {name!r} gives {[getattr(f, "shape", type(f)) for f in found]}; '
-                                      'feature maps (N, C, H, W) or vectors (N, C) are expected')
-            built.append(Hint(student_shapes=[tuple(f.shape) for f in student],
-                              teacher_shapes=[tuple(f.shape) for f in teacher],
-                              scale_factor=scale, key=key, **cfg))
+        for key, cfg in self.term_configs(cfgs):
+            term = build(key, cfg, MODELS, key=key)
+            if not isinstance(term, Term):
+                raise ConfigError(f'{key}.type: {type(term).__name__} is no term of distillation')
+            source = self.sources.get(term.source)
+            if source is None or source.trains != (term.source_kind == 'peer'):
+                fitting = [name for name, one in self.sources.items() if one.trains == (term.source_kind == 'peer')]
+                raise ConfigError(f'{key}.source: {term.source!r} is no source of the kind that {type(term).__name__} '
+                                  f'learns from; there are {fitting}'
+                                  + ('' if self.sources else '; add teacher=dict(config=..., checkpoint=...)'))
+            if not term.off:
+                built.append(term)
+        for term in built:
+            term.check(self, self.sources[term.source])
+        self._probe(built)
+        for term in built:
+            term.connect(self, self.sources[term.source])
+        names = [name for term in built for name in term.names()]
+        for name in names:
+            if names.count(name) > 1:
+                where = [term.key for term in built if name in term.names()]
+                raise ConfigError(f'{where[-1]}.name: {where[0]} logs {name} too; give one of them a name=\'...\'')
+        if not self.ground_truth and not names:
+            raise ConfigError('model.ground_truth: False, and no term is on: the student would have no loss; '
+                              'set ground_truth=True or a weight')
         return built
 
-    @staticmethod
-    def _check_layer(key: str, model: nn.Module, path: str) -> None:
-        try:
-            model.get_submodule(path)
-        except AttributeError:
-            known = [name for name, _ in model.named_modules() if name and name.count('.') <= 1]
-            raise ConfigError(f'{key}: {type(model).__name__} has no layer {path!r}; it has {known}') from None
+    def term_configs(self, cfgs: list[dict] | tuple) -> list[tuple[str, dict]]:
+        """(config key, config) of every term; presets add theirs."""
+        if not isinstance(cfgs, (list, tuple)):
+            raise ConfigError(f'terms: found {cfgs!r}; a list of dicts is expected, terms=[dict(type=\'Hint\', ...)]')
+        return [(f'terms[{i}]', cfg) for i, cfg in enumerate(cfgs)]
 
-    def _probe(self, student_image: Tensor, teacher_image: Tensor) -> None:
-        """Run both networks as far as hint layers reach, as a training step does."""
-        raise NotImplementedError
+    def _probe(self, terms: list[Term]) -> None:
+        """Find out what the layers that terms compare return, with one test image for each network."""
+        ours = dict.fromkeys(path for term in terms for path in term.layers()[0])
+        self.layer_shapes: dict[str, LayerShape] = probe_layers(self, list(ours))
+        for name, source in self.sources.items():
+            theirs = dict.fromkeys(path for term in terms if term.source == name for path in term.layers()[1])
+            if theirs:
+                source.probe(list(theirs))
 
-    def _hint_name(self, index: int) -> str:
-        layers = [hint.layer for hint in self.adapters]
-        name = 'loss_hint_' + layers[index].replace('.', '_')
-        return name if layers.count(layers[index]) == 1 else f'{name}_{layers[:index].count(layers[index])}'
+    # -- names that presets and hooks use ---------------------------------------------------------------------------
+    @property
+    def teacher(self) -> FrozenTeacher:
+        """The only frozen teacher."""
+        frozen = [source for source in self.sources.values() if not source.trains]
+        if len(frozen) != 1:
+            raise AttributeError(f'{type(self).__name__} has {len(frozen)} frozen teachers: {list(self.sources)}')
+        return frozen[0]
 
-    @contextmanager
-    def tap_hints(self, model: nn.Module, side: str):
-        """Collect the outputs of the hint layers of ``model`` (``side`` 'layer' or 'teacher_layer') in the block."""
-        outputs: dict[str, list] = {getattr(hint, side): [] for hint in self.adapters}
-        with ExitStack() as taps:
-            _tap_all(taps, model, outputs)
-            yield outputs
+    @property
+    def peer(self) -> nn.Module:
+        """The network that trains beside the student."""
+        return self.peer_network[0]
 
-    def hint_losses(self, student: dict[str, list], teacher: dict[str, list]) -> dict[str, Tensor]:
-        """Every hint's term under its name, from what :meth:`tap_hints` collected."""
-        return {self._hint_name(i): hint(flatten_levels(student[hint.layer]),
-                                         flatten_levels(teacher[hint.teacher_layer]))
-                for i, hint in enumerate(self.adapters)}
+    @property
+    def distill_terms(self) -> list[str]:
+        return [name for term in self.terms for name in term.names()]
 
-    def hints_below(self, part: str) -> bool:
-        """Whether a hint needs the teacher's ``part`` ('rpn_head', 'roi_head', 'bbox_head') to run."""
-        return any(hint.teacher_layer.split('.')[0] == part for hint in self.adapters)
+    def adapter_parameters(self) -> dict[str, nn.Parameter]:
+        """What the terms train, by name."""
+        return dict(self.terms.named_parameters())
 
     # -- the module tree --------------------------------------------------------------------------------------------
-    def _apply(self, fn: Callable, *args: Any, **kwargs: Any) -> 'DistillerMixin':
-        """Device and dtype moves reach the teacher, which is outside the module tree."""
+    def _apply(self, fn: Callable, *args: Any, **kwargs: Any) -> 'Distiller':
+        """Device and dtype moves reach frozen teachers, which are outside the module tree."""
         super()._apply(fn, *args, **kwargs)
-        if 'teacher' in vars(self):
-            self.teacher.apply(fn, self)
+        for source in vars(self).get('sources', {}).values():
+            if not source.trains:
+                source.apply(fn, self)
         return self
+
+    def init_weights(self) -> None:
+        """The student's, as its config says; then the sources' weights are read."""
+        super().init_weights()
+        for name, source in self.sources.items():
+            if source.trains:
+                source.init_weights()
+            elif any(term.source == name for term in self.terms):
+                source.load()
+
+    def __reduce_ex__(self, protocol: int) -> tuple:
+        """Deep copies and pickles find the class by its two parents."""
+        _, _, *rest = super().__reduce_ex__(protocol)
+        cls = type(self)
+        return (_restored, (cls.preset, cls.student_class), *rest)
+
+    # -- the step ---------------------------------------------------------------------------------------------------
+    def loss(self, batch_inputs: Tensor, batch_data_samples: list) -> dict:
+        """The student's own losses, hard terms weighed where a method says so, and one entry per distillation term.
+
+        Args:
+            batch_inputs: (N, C, H, W).
+            batch_data_samples: N samples with ``gt_instances``, boxes xyxy in the padded, augmented image.
+
+        Returns:
+            dict[str, Tensor | list[Tensor]]: the plain detector's entries and those of ``distill_terms``.
+        """
+        factors = {term: term.schedule.factor() for term in self.terms}
+        active = [term for term in self.terms if factors[term]]
+        if not active:
+            _forget_views(batch_data_samples)
+            return self._keep_idle(super().loss(batch_inputs, batch_data_samples))
+        paths = {path for term in active for path in term.layers()[0]}
+        step = Step(self, batch_inputs, batch_data_samples,
+                    Captured(self, {path: self.layer_shapes[path] for path in paths}))
+        self._offer_sources(step, active)
+        try:
+            losses = self._taught(step, active, factors)
+        finally:
+            step.close()
+        _forget_views(batch_data_samples)
+        return self._keep_idle(losses, active)
+
+    def _taught(self, step: Step, active: list[Term], factors: dict[Term, float]) -> dict:
+        with step.listening():
+            for term in active:
+                term.around(step)
+            losses = self._student_losses(step.inputs, step.samples)
+        for term in active:
+            term.adjust(step, losses, factors[term])
+        for term in active:
+            found = term.losses(step)
+            losses.update(found if factors[term] == 1 else
+                          {name: value * factors[term] if 'loss' in name else value for name, value in found.items()})
+        self._watch.see(self, step, active)
+        return losses
+
+    def _student_losses(self, inputs: Tensor, samples: list) -> dict:
+        if self.ground_truth:
+            return super().loss(inputs, samples)
+        self._forward(inputs, samples)
+        return {}
+
+    def _offer_sources(self, step: Step, active: list[Term]) -> None:
+        for name, source in self.sources.items():
+            terms = [term for term in active if term.source == name]
+            whole = any(term.reaches() == 'whole' for term in terms)
+
+            def opener(source: Any = source, whole: bool = whole) -> Any:
+                return source.open(step.inputs, step.samples, whole=whole,
+                                   rois=step.rois if hasattr(self, 'roi_head') else None)
+            step.offer(name, opener)
+
+    def _keep_idle(self, losses: dict, active: list[Term] | tuple = ()) -> dict:
+        """Under DDP every parameter has to take part; those of terms that rest do so with gradient 0."""
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            idle = [p for term in self.terms if term not in active for p in term.parameters()]
+            if idle:
+                losses['loss_resting_terms'] = sum(p.sum() for p in idle) * 0.0
+        return losses
 
     # -- what the hook asks -----------------------------------------------------------------------------------------
     def distill_state(self) -> dict:
         """What only training needs, for ``checkpoint['kd_det']``."""
-        return dict(adapters=self.adapters.own_state_dict())
+        state = dict(terms=self.terms.own_state_dict())
+        if hasattr(self, 'peer_network'):
+            state['peer'] = self.peer.state_dict()
+        return state
 
     def load_distill_state(self, state: dict) -> None:
         """Restore :meth:`distill_state`; strict."""
-        self.adapters.load_own_state_dict(state['adapters'])
-
-    def uses_class_names(self) -> bool:
-        """Whether a term compares classes one by one, so that both networks must know the same ones."""
-        return True
+        wanted = set(self.distill_state())
+        missing = wanted - set(state)
+        if missing:
+            raise ConfigError(f'--resume: the checkpoint\'s kd_det entry holds {sorted(state)}, not {sorted(missing)}: it '
+                              'is of another method, or of an earlier version; to start from its weights use --cfg-options '
+                              'load_from=CHECKPOINT')
+        self.terms.load_own_state_dict(state['terms'])
+        if 'peer' in wanted:
+            load_whole(self.peer, state['peer'], 'the second network (kd_det.peer) of the checkpoint')
 
     def plan(self) -> list[str]:
         """What is distilled where, one line each."""
-        teacher = self.teacher
-        lines = [f'student {type(self).__name__} ({sum(p.numel() for p in self.parameters()) / 1e6:.2f} M parameters, '
-                 f'adapters {sum(p.numel() for p in self.adapters.parameters()) / 1e6:.3f} M of them)',
-                 f'teacher {type(teacher.model).__name__} '
-                 f'({sum(p.numel() for p in teacher.model.parameters()) / 1e6:.2f} M parameters), {teacher.name}, '
-                 f'weights {teacher.checkpoint}']
-        if teacher.scale_factor != 1:
-            lines.append(f'teacher sees each image at {teacher.scale_factor} times the student\'s resolution')
-        if teacher._renormalise is not None and teacher.scale_factor == 1:
-            lines.append('inputs are re-normalised for the teacher (its mean, std or channel order differ)')
-        for hint in self.adapters:
-            lines += hint.describe()
+        trained = sum(p.numel() for p in self.terms.parameters())
+        whole = sum(p.numel() for p in self.parameters()) - sum(
+            p.numel() for p in getattr(self, 'peer_network', nn.Module()).parameters())
+        lines = [f'student {type(self).student_class.__name__} ({(whole - trained) / 1e6:.2f} M parameters'
+                 + (f', and {trained / 1e6:.3f} M that the terms train' if trained else '') + ')']
+        for source in self.sources.values():
+            lines += source.describe()
+        for term in self.terms:
+            lines += term.describe()
+        if not self.ground_truth:
+            lines.append('ground truth: the student\'s own losses are off (ground_truth=False)')
+        if not any(term.teaches() for term in self.terms):
+            lines.append('NOTHING IS DISTILLED: every term is off or has weight 0')
         return lines
 
 
-def _tap_all(taps: ExitStack, model: nn.Module, outputs: dict[str, list]) -> None:
-    for path, found in outputs.items():
-        taps.enter_context(tap_layer(model.get_submodule(path), found))
+def combined(preset: type, student: str | type | None) -> type:
+    """The class of a student taught by ``preset``: both are its bases, and it is made once.
+
+    Raises:
+        ConfigError: ``student`` is missing, or no detector.
+    """
+    if student is None:
+        raise ConfigError(f'model.student_type: missing, and {preset.__name__} stands where the student\'s own type was: '
+                          'its class is not known here; add the type that the student\'s config has, e.g. '
+                          'student_type=\'FasterRCNN\', or start with kd-det (tools/train.py), which reads it from _base_')
+    if isinstance(student, str):
+        with DefaultScope.overwrite_default_scope('mmdet'):
+            found = MODELS.get(student)
+        if found is None:
+            raise ConfigError(f'model.student_type: {student!r} is not registered; the type of the student\'s own config is '
+                              'expected')
+        student = found
+    if not (isinstance(student, type) and issubclass(student, nn.Module) and hasattr(student, 'extract_feat')) \
+            or issubclass(student, Distiller):
+        raise ConfigError(f'model.student_type: {getattr(student, "__name__", student)} is no plain detector; the type of '
+                          'the student\'s own config is expected')
+    if (preset, student) not in _COMBINED:
+        _COMBINED[preset, student] = type(f'{preset.__name__}[{student.__name__}]', (preset, student), dict(
+            preset=preset, student_class=student, __module__=preset.__module__,
+            __doc__=f'{student.__name__} taught by {preset.__name__}.'))
+    return _COMBINED[preset, student]
 
 
-@contextmanager
-def _eval_mode(model: nn.Module):
-    """Eval mode for the block; each module's own mode afterwards (frozen stages are in eval mode within training)."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
+def _restored(preset: type, student: type) -> Any:
+    return nn.Module.__new__(combined(preset, student))
+
+
+def _forget_views(samples: list) -> None:
+    """The teacher's own views have been used, and samples travel on."""
+    for sample in samples:
+        sample.pop('teacher_view', None)

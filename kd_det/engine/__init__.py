@@ -1,6 +1,7 @@
 """Hooks, config loading and data checks."""
+from .attach import attach_to_runner
 from .colad_hook import CoLADHook
-from .distill_hook import DistillHook, attach_to_runner
+from .distill_hook import DistillHook
 from .interrupt_hook import InterruptHook
 from .peer_validation_hook import PeerValidationHook
 from .whole_checkpoint_hook import WholeCheckpointHook

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..errors import ConfigError
 from ..plain import deployed_config
-from .distill_hook import DistillHook, _distiller, _trained_parameters
+from .distill_hook import DistillHook, distiller_of, on_cpu
 
 PEER_SUFFIX = '_peer'
 
@@ -59,7 +59,7 @@ class CoLADHook(DistillHook):
         if len(hooks) > 1:
             raise ConfigError(f'custom_hooks: {len(hooks)} EMAHooks; CoLAD works with one')
         for hook in hooks:
-            model = _distiller(runner)
+            model = distiller_of(runner)
             self._twin = copy.copy(hook)
             for owner, network in ((hook, model.first_alone()), (self._twin, model.peer)):
                 owner.src_model = network
@@ -68,26 +68,11 @@ class CoLADHook(DistillHook):
     def before_train(self, runner: Runner) -> None:
         super().before_train(runner)
         for hook in runner.hooks:
-            if isinstance(hook, EMAHook) and hook.src_model is _distiller(runner):
+            if isinstance(hook, EMAHook) and hook.src_model is distiller_of(runner):
                 raise ConfigError(f'custom_hooks: EMAHook of priority {hook.priority} begins after CoLADHook (LOW), so '
                                   'the peer would not be averaged; leave it at NORMAL')
         if getattr(runner.optim_wrapper, 'clip_kwargs', None):
             runner.logger.info('CoLAD: optim_wrapper.clip_grad limits the norm of both networks\' gradients together')
-
-    @staticmethod
-    def _check_classes(model: Any, runner: Runner) -> None:
-        names, taught = runner.train_dataloader.dataset.metainfo.get('classes'), model.peer_classes
-        if taught is not None and tuple(taught) != tuple(names):
-            raise ConfigError(f'peer.checkpoint {model.peer_checkpoint} was trained on the classes {tuple(taught)}, the '
-                              f'data set has {tuple(names)}; names and order must agree')
-
-    @staticmethod
-    def _check_optimizer(model: Any, runner: Runner) -> None:
-        trained = _trained_parameters(runner)
-        lost = [name for name, p in model.peer.named_parameters() if p.requires_grad and id(p) not in trained]
-        if lost:
-            raise ConfigError(f'optim_wrapper: the optimizer does not hold {len(lost)} parameters of the peer, e.g. '
-                              f'{lost[:3]}; they would never train')
 
     # -- the peer's average -----------------------------------------------------------------------------------------
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None,
@@ -120,12 +105,13 @@ class CoLADHook(DistillHook):
 
     # -- checkpoints ------------------------------------------------------------------------------------------------
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        peer = dict(state_dict=weights_to_cpu(_distiller(runner).peer.state_dict()))
+        peer = dict(state_dict=weights_to_cpu(distiller_of(runner).peer.state_dict()))
         if self._twin:
             self._twin.before_save_checkpoint(runner, peer)  # averaged weights here, the others in ema_state_dict
         meta = dict(checkpoint['meta'], cfg=self._plain_cfg(runner), kd_det_network='second')
         self._peer_checkpoint = dict(meta=meta, state_dict=peer['state_dict'])
-        checkpoint['kd_det'] = dict(peer=peer['state_dict'], written=self._written, taught=self._taught)
+        checkpoint['kd_det'] = dict(on_cpu(distiller_of(runner).distill_state()), peer=peer['state_dict'],
+                                    written=self._written, taught=self._taught)
         if 'ema_state_dict' in peer:
             checkpoint['kd_det']['peer_ema'] = peer['ema_state_dict']
 

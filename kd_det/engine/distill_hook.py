@@ -1,13 +1,13 @@
 """What a distilled run needs from the runner: checks before training, adapters in checkpoints, watching the terms."""
-import functools
 import math
+from typing import Any
 
 from mmengine.hooks import Hook
 from mmengine.model import is_model_wrapper
-from mmengine.runner import Runner
+from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import Tensor
 
-from ..detectors.distiller import DistillerMixin
+from ..detectors import Distiller
 from ..errors import ConfigError
 from ..training_only import TrainingOnly
 
@@ -33,37 +33,55 @@ class DistillHook(Hook):
         self._not_finite: set[str] = set()
 
     def before_train(self, runner: Runner) -> None:
-        model = _distiller(runner)
+        model = distiller_of(runner)
         runner.logger.info('Distillation plan:\n  ' + '\n  '.join(model.plan()))
         self._check_classes(model, runner)
         self._check_optimizer(model, runner)
+        self._check_schedules(model, runner)
         for module in model.modules():
             if isinstance(module, TrainingOnly):
                 module.synchronise()
 
-    @staticmethod
-    def _check_classes(model: DistillerMixin, runner: Runner) -> None:
-        taught, names = model.teacher.classes, runner.train_dataloader.dataset.metainfo.get('classes')
-        if not model.uses_class_names():
-            return
-        if taught is None:
-            runner.logger.warning(f'teacher.checkpoint {model.teacher.checkpoint} names no classes; whether its classes '
-                                  f'are {names}, in this order, could not be checked')
-        elif tuple(taught) != tuple(names):
-            raise ConfigError(f'teacher.checkpoint {model.teacher.checkpoint} was trained on the classes {tuple(taught)}, '
-                              f'the student\'s data set has {tuple(names)}; names and order must agree')
+    def _check_classes(self, model: Distiller, runner: Runner) -> None:
+        names = runner.train_dataloader.dataset.metainfo.get('classes')
+        for name, source in model.sources.items():
+            if not any(term.compares_classes for term in model.terms if term.source == name):
+                continue
+            if source.classes is None:
+                if source.checkpoint:
+                    runner.logger.warning(f'{source.key}.checkpoint {source.checkpoint} names no classes; whether its '
+                                          f'classes are {names}, in this order, could not be checked')
+            elif tuple(source.classes) != tuple(names):
+                raise ConfigError(f'{source.key}.checkpoint {source.checkpoint} was trained on the classes '
+                                  f'{tuple(source.classes)}, the student\'s data set has {tuple(names)}; names and order '
+                                  'must agree')
 
     @staticmethod
-    def _check_optimizer(model: DistillerMixin, runner: Runner) -> None:
-        trained = _trained_parameters(runner)
-        lost = [name for name, p in model.adapters.named_parameters() if id(p) not in trained]
+    def _check_optimizer(model: Distiller, runner: Runner) -> None:
+        trained = trained_parameters(runner)
+        lost = [name for name, p in model.adapter_parameters().items() if p.requires_grad and id(p) not in trained]
         if lost:
             raise ConfigError(f'optim_wrapper: the optimizer does not hold the adapters {lost}; they would never train')
-        if any(id(p) in trained for p in model.teacher.model.parameters()):
-            raise ConfigError('optim_wrapper: the optimizer holds parameters of the teacher, which is frozen')
+        for source in model.sources.values():
+            inside = [name for name, p in source.model.named_parameters() if id(p) in trained]
+            outside = [name for name, p in source.model.named_parameters() if p.requires_grad and id(p) not in trained]
+            if inside and not source.trains:
+                raise ConfigError(f'optim_wrapper: the optimizer holds parameters of the {source.key}, which is frozen')
+            if outside and source.trains:
+                raise ConfigError(f'optim_wrapper: the optimizer does not hold {len(outside)} parameters of the '
+                                  f'{source.key}, e.g. {outside[:3]}; they would never train')
+
+    @staticmethod
+    def _check_schedules(model: Distiller, runner: Runner) -> None:
+        if isinstance(runner.train_loop, EpochBasedTrainLoop):
+            return
+        for term in model.terms:
+            if not term.schedule.is_constant:
+                raise ConfigError(f'{term.key}: {term.schedule.describe()}, and this run counts iterations '
+                                  f'({type(runner.train_loop).__name__}); use an epoch-based train_cfg')
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        checkpoint['kd_det'] = _distiller(runner).distill_state()
+        checkpoint['kd_det'] = on_cpu(distiller_of(runner).distill_state())
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         if not runner._resume:
@@ -75,10 +93,10 @@ class DistillHook(Hook):
         self._restore(runner, checkpoint['kd_det'])
 
     def _restore(self, runner: Runner, state: dict) -> None:
-        _distiller(runner).load_distill_state(state)
+        distiller_of(runner).load_distill_state(state)
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs: dict | None = None) -> None:
-        for name in _distiller(runner).distill_terms:
+        for name in distiller_of(runner).distill_terms:
             value = (outputs or {}).get(name)
             if isinstance(value, Tensor):
                 value = value.item()  # under DDP it is still part of the graph
@@ -95,42 +113,19 @@ class DistillHook(Hook):
                                       f'iteration {runner.iter + 1}: it teaches nothing')
 
 
-def _distiller(runner: Runner) -> DistillerMixin:
+def distiller_of(runner: Runner) -> Distiller:
     return runner.model.module if is_model_wrapper(runner.model) else runner.model
 
 
-def _trained_parameters(runner: Runner) -> set[int]:
+def trained_parameters(runner: Runner) -> set[int]:
     """``id`` of every parameter that an optimizer of the run holds."""
     wrapper = runner.optim_wrapper
     optimizers = [w.optimizer for _, w in wrapper.items()] if hasattr(wrapper, 'items') else [wrapper.optimizer]
     return {id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group['params']}
 
 
-def _hooks_of(model: object) -> tuple[type[Hook], ...]:
-    from ..detectors.colad import CoLAD
-    from .colad_hook import CoLADHook
-    from .peer_validation_hook import PeerValidationHook
-    if isinstance(model, CoLAD):
-        return CoLADHook, PeerValidationHook
-    return (DistillHook,) if isinstance(model, DistillerMixin) else ()
-
-
-def attach_to_runner() -> None:
-    """Give every Runner of a distiller its :class:`DistillHook`, or CoLAD's hooks; idempotent.
-
-    A config cannot forget it this way, and MMDetection's own ``tools/train.py`` has it too. The runner's
-    ``register_hooks`` is wrapped because MMEngine has no place where a model can ask for a hook.
-    """
-    original = Runner.register_hooks
-    if getattr(original, 'attaches_distill_hook', False):
-        return
-
-    @functools.wraps(original)
-    def register_hooks(self: Runner, *args, **kwargs) -> None:
-        original(self, *args, **kwargs)
-        for kind in _hooks_of(_distiller(self)):
-            if not any(isinstance(hook, kind) for hook in self.hooks):
-                self.register_hook(kind())
-
-    register_hooks.attaches_distill_hook = True
-    Runner.register_hooks = register_hooks
+def on_cpu(state: Any) -> Any:
+    """The same nested dicts, every tensor on the CPU: a checkpoint must load where there is no such device."""
+    if isinstance(state, Tensor):
+        return state.detach().cpu()
+    return type(state)((key, on_cpu(value)) for key, value in state.items()) if isinstance(state, dict) else state

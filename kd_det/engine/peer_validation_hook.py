@@ -8,7 +8,7 @@ from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.runner import Runner, autocast
 
-from .distill_hook import _distiller
+from .distill_hook import distiller_of
 
 
 class PeerValidationHook(Hook):
@@ -36,7 +36,7 @@ class PeerValidationHook(Hook):
         # predictions are written into the samples, and the first network's are still wanted
         batch = dict(data_batch, data_samples=copy.deepcopy(data_batch['data_samples']))
         with autocast(enabled=getattr(runner.val_loop, 'fp16', False)):
-            results = _distiller(runner).peer.val_step(batch)
+            results = distiller_of(runner).peer.val_step(batch)
         self._evaluator.process(data_samples=results, data_batch=batch)
 
     def after_val_epoch(self, runner: Runner, metrics: dict | None = None) -> None:

@@ -41,6 +41,8 @@ class BoxMimicryLoss(nn.Module):
         reduction: 'none', 'mean' or 'sum'.
     """
 
+    compares = 'boxes'
+
     def __init__(self, loss_weight: float = 0.5, reduction: str = 'mean') -> None:
         super().__init__()
         self.loss_weight = non_negative('loss_weight', loss_weight)

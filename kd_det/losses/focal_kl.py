@@ -86,6 +86,8 @@ class FocalKLLoss(nn.Module):
         reduction: 'none', 'mean' or 'sum'.
     """
 
+    compares = 'scores'
+
     def __init__(
         self,
         gamma: float = 0.5,

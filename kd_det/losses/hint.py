@@ -102,6 +102,8 @@ class HintLoss(nn.Module):
         reduction: 'none', 'mean' or 'sum'.
     """
 
+    compares = 'features'
+
     def __init__(
         self,
         norm: str = 'l2',

@@ -60,6 +60,8 @@ class LogitMatchingLoss(nn.Module):
         reduction: 'none', 'mean' or 'sum'.
     """
 
+    compares = 'scores'
+
     def __init__(
         self, use_sigmoid: bool = False, loss_weight: float = 1.0, reduction: str = 'mean'
     ) -> None:

@@ -123,6 +123,8 @@ class SoftTargetLoss(nn.Module):
         reduction: 'none', 'mean' or 'sum'.
     """
 
+    compares = 'scores'
+
     def __init__(
         self,
         use_sigmoid: bool = False,

@@ -93,6 +93,8 @@ class TeacherBoundedLoss(nn.Module):
         reduction: 'none', 'mean' or 'sum'.
     """
 
+    compares = 'boxes'
+
     def __init__(
         self,
         inner: str = 'l2',

@@ -37,7 +37,7 @@ def stirred(model, seed=5):
 
 def colad_cfg(first, peer, checkpoint=None, **options):
     cfg = ConfigDict(copy.deepcopy(first))
-    cfg.update(type='CoLAD', peer=dict(config=copy.deepcopy(peer), checkpoint=checkpoint), **options)
+    cfg.update(student_type=cfg.type, type='CoLAD', peer=dict(config=copy.deepcopy(peer), checkpoint=checkpoint), **options)
     return cfg
 
 
@@ -91,11 +91,12 @@ def _graded(model, losses):
 def test_fixed_first_is_lad_with_the_first_as_live_teacher(kind, tmp_path):
     model, first, second = pair(kind, criterion=dict(type='FixedCriterion', network='first'))
     lad = cfg_of(kind, 16)
-    lad.update(type='LADDistiller', box_loss_average='head',
+    lad.update(student_type=lad.type, type='LADDistiller', box_loss_average='head',
                teacher=dict(config=cfg_of(kind, 8), checkpoint=save_checkpoint(first, tmp_path / 'first.pth')))
     lad = build(lad).eval()
     lad.load_state_dict(second.state_dict(), strict=True)
     found, taught, alone = (losses_of(m, make_batch(**BATCH)) for m in (model, lad, first))
+    assert taught.pop('teacher_positives') > 0
     for name in taught:
         assert torch.equal(value(found, f'peer.{name}'), value(taught, name)), name
         assert torch.equal(value(found, name), value(alone, name)), name
@@ -242,7 +243,7 @@ def _ask(model, batch):
     calls = []
     for network in (model, model.peer):
         outputs = network.bbox_head(network.extract_feat(data['inputs']))
-        calls += model.co_learning.ask(network.bbox_head, (*outputs, truths[0], truths[2], truths[1]), 1)
+        calls += model.terms[0].co_learning.ask(network.bbox_head, (*outputs, truths[0], truths[2], truths[1]), 1)
     return calls
 
 
@@ -263,7 +264,7 @@ def test_rtmdet_prior_claimed_for_two_objects_goes_to_the_lower_cost():
     overlaps = torch.full((3, 2), 0.9)  # 2.7 in sum: two priors each
     call = module.Call('assigner', assigner, dict(
         pred_instances=list(range(4)), gt_instances=make_batch(objects=(2, 0))['data_samples'][0].gt_instances), {}, None)
-    result = model.co_learning._result(call, module._Matching(costs, overlaps, torch.tensor([True, True, False, True])))
+    result = model.terms[0].co_learning._result(call, module._Matching(costs, overlaps, torch.tensor([True, True, False, True])))
     assert result.gt_inds.tolist() == [1, 2, 0, 2]  # the second is claimed by both: 2 < 3
 
 

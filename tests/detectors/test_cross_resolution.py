@@ -4,14 +4,13 @@ import torch
 from conftest import build, faster_rcnn_cfg, losses_of, make_batch, save_checkpoint
 from test_faster_rcnn import ALL, distil_cfg
 
-from kd_det.detectors.faster_rcnn import _scale_rois
 from kd_det.errors import ConfigError
 
 
 def test_cross_resolution_levels_are_matched_by_relative_stride(teacher_checkpoint):
     model = build(distil_cfg(teacher_checkpoint, scale_factor=2, **ALL), 1)
-    assert model._rpn_levels == [(0, 1), (1, 2), (2, 3), (3, 4)]
-    assert model.adapters[0].pairs == [(0, 1), (1, 2), (2, 3), (3, 4)]
+    assert model.terms[0].levels == [(0, 1), (1, 2), (2, 3), (3, 4)]
+    assert model.terms[-1].pairs == [(0, 1), (1, 2), (2, 3), (3, 4)]
     plan = '\n'.join(model.plan())
     assert 'student stride 4 <- teacher stride 8' in plan and 'student strides [64] have no partner' in plan \
         and 'teacher strides [4] have no partner' in plan
@@ -28,7 +27,7 @@ def test_cross_resolution_features_and_anchors_line_up_to_the_pixel(teacher_chec
     """A white square at known pixels excites the same cells in both views, and the anchors there cover it alike."""
     model = build(distil_cfg(teacher_checkpoint, scale_factor=2, **ALL), 1)
     teacher = model.teacher.model
-    for i, j in model._rpn_levels:
+    for i, j in model.terms[0].levels:
         size = (24, 32)
         ours = model.rpn_head.prior_generator.grid_priors([size] * 5, device='cpu')[i]
         theirs = teacher.rpn_head.prior_generator.grid_priors([size] * 5, device='cpu')[j]
@@ -55,10 +54,11 @@ def test_cross_resolution_without_views_is_an_error(teacher_checkpoint):
         losses_of(model, make_batch(teacher_scale=4))
 
 
-def test_rois_are_scaled_and_keep_their_image():
+def test_rois_are_scaled_and_keep_their_image(teacher_checkpoint):
+    twice, once = (build(distil_cfg(teacher_checkpoint, scale_factor=s, **ALL)).teacher for s in (2, 1))
     rois = torch.tensor([[0., 1, 2, 3, 4], [1, 10, 20, 30, 40]])
-    assert torch.equal(_scale_rois(rois, 2), torch.tensor([[0., 2, 4, 6, 8], [1, 20, 40, 60, 80]]))
-    assert _scale_rois(rois, 1) is rois
+    assert torch.equal(twice.scale_rois(rois), torch.tensor([[0., 2, 4, 6, 8], [1, 20, 40, 60, 80]]))
+    assert once.scale_rois(rois) is rois
 
 
 def test_a_square_excites_the_same_cells_of_both_networks(tmp_path):
@@ -88,7 +88,7 @@ def test_a_square_excites_the_same_cells_of_both_networks(tmp_path):
                     model.teacher.model.extract_feat(model.teacher.prepare(data['inputs'], data['data_samples'])))
     empty = both(None)
     first, second = both((32, 64)), both((64, 128))
-    for (i, j), stride in zip(model.adapters[0].pairs[:2], (4, 8)):
+    for (i, j), stride in zip(model.terms[-1].pairs[:2], (4, 8)):
         ours, theirs, theirs_later = (centre(scene[side][level], empty[side][level])
                                       for scene, side, level in ((first, 0, i), (first, 1, j), (second, 1, j)))
         assert (ours - theirs).abs().max() < 0.75, (i, j, ours, theirs)

@@ -21,8 +21,9 @@ OFF = dict(rpn_distill=dict(hard_weight=1, cls=dict(type='SoftTargetLoss', loss_
 
 def distil_cfg(teacher, student=None, scale_factor=1, **distillation):
     cfg = ConfigDict(student or faster_rcnn_cfg())
-    cfg.update(type='FasterRCNNDistiller',
-               teacher=dict(config=teacher[0], checkpoint=teacher[1], scale_factor=scale_factor),
+    cfg.update(student_type=cfg.type, type='FasterRCNNDistiller',
+               teacher=dict(config=teacher[0], checkpoint=teacher[1], scale_factor=scale_factor, fuse_conv_bn=False,
+                            channels_last=False),
                **copy.deepcopy(distillation))
     return cfg
 
@@ -48,7 +49,7 @@ def same_tensors(one, other):
 def test_all_weights_zero_is_plain_mmdetection_bit_for_bit(teacher_checkpoint):
     plain, distilled = build(faster_rcnn_cfg(), 1), build(distil_cfg(teacher_checkpoint, **OFF), 1)
     assert same_tensors(plain.state_dict(), distilled.state_dict())
-    assert distilled.distill_terms == [] and len(distilled.adapters) == 0
+    assert distilled.distill_terms == [] and len(distilled.terms) == 0
     batches = [make_batch(seed=s) for s in range(3)]
     for a, b in zip(train(plain, batches, 10), train(distilled, batches, 10)):
         assert a.keys() == b.keys()
@@ -113,12 +114,12 @@ def test_rcnn_terms_on_hand_computed_numbers(teacher_checkpoint, monkeypatch):
     cfg = distil_cfg(teacher_checkpoint, rpn_distill=None, rcnn_distill=dict(hard_weight=0.3))
     model = build(cfg, 1)
     seen = {}
-    ask = model._ask_teacher
+    ask = model.teacher.model.roi_head._bbox_forward
 
-    def remember(inputs, rois):
-        seen['out'] = ask(inputs, rois)
+    def remember(features, rois):
+        seen['out'] = ask(features, rois)
         return seen['out']
-    model._ask_teacher = remember
+    monkeypatch.setattr(model.teacher.model.roi_head, '_bbox_forward', remember)
     original = model.roi_head.bbox_head.loss_and_target
 
     def spy(_self, cls_score, bbox_pred, rois, sampling_results, rcnn_train_cfg, **kw):
@@ -128,7 +129,7 @@ def test_rcnn_terms_on_hand_computed_numbers(teacher_checkpoint, monkeypatch):
     monkeypatch.setattr(type(model.roi_head.bbox_head), 'loss_and_target', spy)
     losses = losses_of(model, make_batch(objects=(3, 2)))
     labels, _, targets, _ = seen['result']['bbox_targets']
-    teacher_scores, teacher_boxes = seen['out'][1][0]
+    teacher_scores, teacher_boxes = seen['out']['cls_score'], seen['out']['bbox_pred']
     p_teacher, log_student = teacher_scores.softmax(1), seen['cls'].log_softmax(1)
     weights = torch.tensor([1.0, 1.0, 1.5])  # background last
     soft = sum(-float((weights * p_teacher[i] * log_student[i]).sum()) for i in range(len(labels))) / len(labels)
@@ -200,11 +201,11 @@ def test_only_what_the_method_needs_is_asked_of_the_teacher(teacher_checkpoint, 
 
 def test_adapters_train_and_the_teacher_does_not(teacher_checkpoint):
     model = build(distil_cfg(teacher_checkpoint, **ALL), 1)
-    adapters = {k: v.clone() for k, v in model.adapters.own_state_dict().items()}
+    adapters = {k: v.clone() for k, v in model.terms.own_state_dict().items()}
     teacher = {k: v.clone() for k, v in model.teacher.model.state_dict().items()}
     assert not {id(p) for p in model.teacher.model.parameters()} & {id(p) for p in model.parameters()}
     history = train(model, [make_batch()], 3)
-    assert adapters and all(not torch.equal(v, adapters[k]) for k, v in model.adapters.own_state_dict().items())
+    assert adapters and all(not torch.equal(v, adapters[k]) for k, v in model.terms.own_state_dict().items())
     assert same_tensors(teacher, model.teacher.model.state_dict())
     assert not model.teacher.model.training and not any(m.training for m in model.teacher.model.modules())
     assert set(model.distill_terms) <= set(history[0])
@@ -219,12 +220,12 @@ def test_state_dict_is_the_plain_students_and_loads_strictly(teacher_checkpoint)
     model.load_state_dict(plain.state_dict(), strict=True)
     restored = build(distil_cfg(teacher_checkpoint, **ALL), 3)
     with torch.no_grad():
-        for p in model.adapters.parameters():
+        for p in model.terms.parameters():
             p.add_(1.0)
     restored.load_distill_state(model.distill_state())
-    assert same_tensors(model.adapters.own_state_dict(), restored.adapters.own_state_dict())
+    assert same_tensors(model.terms.own_state_dict(), restored.terms.own_state_dict())
     with pytest.raises(RuntimeError, match='Missing key'):
-        restored.load_distill_state(dict(adapters={}))
+        restored.load_distill_state(dict(terms={}))
 
 
 def test_deep_copy_shares_the_teacher_and_moves_reach_it(teacher_checkpoint):
@@ -247,7 +248,6 @@ def test_predict_is_the_plain_detectors(teacher_checkpoint):
 def test_student_model_is_the_baseline(teacher_checkpoint):
     plain = student_model(distil_cfg(teacher_checkpoint, **ALL))
     expected = faster_rcnn_cfg()
-    expected.type = 'TwoStageDetector'
     assert plain.to_dict() == expected.to_dict()
 
 
@@ -255,12 +255,12 @@ def test_coders_and_class_agnostic_heads_that_differ(tmp_path):
     """A class-agnostic teacher with other box stds: its deltas are decoded and encoded for the student."""
     from mmdet.models.task_modules import DeltaXYWHBBoxCoder
 
-    from kd_det.detectors.faster_rcnn import _recode
+    from kd_det.terms.box_coding import recode
     one = DeltaXYWHBBoxCoder(target_stds=(0.1, 0.1, 0.2, 0.2))
     other = DeltaXYWHBBoxCoder(target_means=(0.1, 0.0, 0.0, 0.2), target_stds=(1.0, 0.5, 1.0, 0.5))
     priors = torch.tensor([[10.0, 20.0, 50.0, 80.0]])
     box = torch.tensor([[12.0, 18.0, 57.0, 85.0]])
-    assert torch.allclose(_recode(one.encode(priors, box), priors, one, other), other.encode(priors, box), atol=1e-5)
+    assert torch.allclose(recode(one.encode(priors, box), priors, one, other), other.encode(priors, box), atol=1e-5)
     cfg = faster_rcnn_cfg()
     cfg.roi_head.bbox_head.update(reg_class_agnostic=True)
     cfg.roi_head.bbox_head.bbox_coder.target_stds = [1.0, 1.0, 1.0, 1.0]
@@ -303,7 +303,7 @@ def test_hints_on_heads_and_vectors(teacher_checkpoint):
     model = build(cfg, 1)
     losses = losses_of(model, make_batch())
     assert {'loss_hint_rpn_head_rpn_conv', 'loss_hint_roi_head_bbox_head_shared_fcs_1'} <= set(losses)
-    assert len(model.adapters[0].pairs) == 5 and len(model.adapters[1].pairs) == 1
+    assert len(model.terms[0].pairs) == 5 and len(model.terms[1].pairs) == 1
 
 
 @pytest.mark.parametrize('change, words', [
@@ -334,7 +334,8 @@ def test_unbridgeable_pairs_are_errors_at_build_time(tmp_path):
     path = save_checkpoint(build(other, 1), tmp_path / 't5.pth')
     with pytest.raises(ConfigError, match=r'num_classes.*5'):
         build(distil_cfg((other, path), rcnn_distill=dict()))
-    assert build(distil_cfg((other, path), rpn_distill=dict())).uses_class_names() is False
+    model = build(distil_cfg((other, path), rpn_distill=dict()))
+    assert not any(term.compares_classes for term in model.terms)
 
 
 @pytest.mark.parametrize('class_agnostic', [False, True])
@@ -344,7 +345,7 @@ def test_a_batch_without_objects_trains(teacher_checkpoint, class_agnostic):
     taught.roi_head.bbox_head.reg_class_agnostic = class_agnostic
     cfg = faster_rcnn_cfg()
     cfg.roi_head.bbox_head.reg_class_agnostic = class_agnostic
-    cfg.update(type='FasterRCNNDistiller', teacher=dict(config=taught, checkpoint=save_checkpoint(
+    cfg.update(student_type=cfg.type, type='FasterRCNNDistiller', teacher=dict(config=taught, checkpoint=save_checkpoint(
         build(taught, 7), Path(teacher_checkpoint[1]).parent / f'agnostic{class_agnostic}.pth')),
         rpn_distill=dict(), rcnn_distill=dict(), hints=[dict(layer='neck')])
     losses = losses_of(build(cfg), make_batch(objects=(0, 0)))

@@ -10,8 +10,8 @@ from mmdet.structures.bbox import bbox_overlaps
 from mmengine.config import ConfigDict
 from mmengine.logging import MessageHub
 
-from kd_det.detectors.dense_outputs import DenseOutputs, decoder_of, training_format
 from kd_det.errors import ConfigError
+from kd_det.heads.dense_outputs import DenseOutputs, decoder_of, training_format
 from kd_det.plain import student_model
 
 HEADS = ('retinanet', 'atss', 'gfl', 'fcos', 'paa', 'ddod', 'tood', 'rtmdet')
@@ -54,7 +54,8 @@ def teacher(tmp_path_factory):
 
 def soft_cfg(student, taught, kind='SoftLabelDistiller', **options):
     cfg = ConfigDict(copy.deepcopy(student))
-    cfg.update(type=kind, teacher=dict(config=copy.deepcopy(taught[0]), checkpoint=taught[1]), **copy.deepcopy(options))
+    cfg.update(student_type=cfg.type, type=kind, **copy.deepcopy(options), teacher=dict(
+        config=copy.deepcopy(taught[0]), checkpoint=taught[1], fuse_conv_bn=False, channels_last=False))
     return cfg
 
 
@@ -209,7 +210,7 @@ def test_a_softmax_head_and_a_temperature(teacher, tmp_path):
     values = {}
     for temperature in (1.0, 4.0):
         model = stirred(build(soft_cfg(cfg, (cfg, path), soft_label=dict(
-            cls=dict(temperature=temperature, gamma=0.0), bbox=None)), 1)).eval()
+            cls=dict(temperature=temperature, gamma=0.0), bbox=None), ground_truth=True), 1)).eval()
         student, _ = outputs_of(model, make_batch(**BATCH))
         guide, _ = outputs_of(model.teacher.model, make_batch(**BATCH))
         assert student.logits.shape[-1] == 3  # two classes and the background
@@ -244,7 +245,7 @@ def test_pairs_and_settings_that_do_not_fit_are_refused(teacher):
     refused(r'YOLOXHead encodes', dense_cfg('yolox'), paa)
     refused(r'student scores 3 classes', dense_cfg('paa', num_classes=3), paa)
     refused(r'\[9, 9, 9, 9, 9\] priors a place', dense_cfg('retinanet'), paa)
-    refused(r'soft_label: found .*min_iuo', dense_cfg('paa'), paa, dict(min_iuo=0.5))
+    refused(r'soft_label: unknown keys .*min_iuo.*did you mean .min_iou', dense_cfg('paa'), paa, dict(min_iuo=0.5))
     refused(r'min_iou: found 1.5', dense_cfg('paa'), paa, dict(min_iou=1.5))
     refused(r'every term is off', dense_cfg('paa'), paa, OFF)
     refused(r'score_factor: the student.*iou, the teacher.*centerness', dense_cfg('paa'), teacher('atss'),

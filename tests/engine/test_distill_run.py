@@ -15,7 +15,7 @@ from kd_det.errors import ConfigError
 
 def distilled_cfg(teacher_checkpoint, **changes):
     cfg = faster_rcnn_cfg()
-    cfg.update(type='FasterRCNNDistiller', teacher=dict(config=teacher_checkpoint[0].to_dict(),
+    cfg.update(student_type=cfg.type, type='FasterRCNNDistiller', teacher=dict(config=teacher_checkpoint[0].to_dict(),
                                                         checkpoint=teacher_checkpoint[1]),
                rpn_distill=dict(), rcnn_distill=dict(), hints=[dict(layer='neck')])
     cfg.update(changes)
@@ -39,17 +39,17 @@ def test_every_checkpoint_is_the_plain_students_and_resume_restores_adapters(tea
         checkpoint = load(str(path))
         assert set(checkpoint['state_dict']) == set(plain.state_dict())
         plain.load_state_dict(checkpoint['state_dict'], strict=True)
-        adapters = checkpoint['kd_det']['adapters']
+        adapters = checkpoint['kd_det']['terms']
         assert adapters and not any('teacher' in k for k in checkpoint['state_dict'])
     first = load(str(work / 'epoch_1.pth'))
     run_tool('train', config, '--work-dir', str(work), '--resume')  # to epoch 2
     second = load(str(work / 'epoch_2.pth'))
     assert second['meta']['epoch'] == 2
-    trained = copy.deepcopy(first['kd_det']['adapters'])
-    initial = build(distilled_cfg(teacher_checkpoint)).adapters.own_state_dict()
+    trained = copy.deepcopy(first['kd_det']['terms'])
+    initial = build(distilled_cfg(teacher_checkpoint)).terms.own_state_dict()
     for key, value in trained.items():
         assert not torch.equal(value, initial[key]), 'the adapter did not train'
-        step = (second['kd_det']['adapters'][key] - value).abs().max()
+        step = (second['kd_det']['terms'][key] - value).abs().max()
         assert 0 < step <= 2.1e-3 * 2, 'resume must continue from the trained adapter: two AdamW steps of lr 1e-3'
     # the number of parameters in the optimizer is the student's plus the adapters'
     states = first['optimizer']['state']
@@ -100,7 +100,7 @@ def test_interruption_leaves_the_students_weights(teacher_checkpoint, run_config
         run_tool('train', run_config(distilled_cfg(teacher_checkpoint)), '--work-dir', str(work))
     checkpoint = load(str(work / 'interrupted.pth'))
     build(faster_rcnn_cfg()).load_state_dict(checkpoint['state_dict'], strict=True)
-    assert checkpoint['kd_det']['adapters'] and not (work / 'last_checkpoint').exists()
+    assert checkpoint['kd_det']['terms'] and not (work / 'last_checkpoint').exists()
     assert signal.getsignal(signal.SIGTERM) == handler
 
 

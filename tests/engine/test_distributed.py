@@ -102,7 +102,7 @@ def test_checkpoint_of_two_ranks_is_the_plain_students(trained_by_two):
     checkpoint = load(str(folder / 'run' / 'epoch_2.pth'))
     build(faster_rcnn_cfg()).load_state_dict(checkpoint['state_dict'], strict=True)
     held = json.loads((folder / 'run' / 'rank0.json').read_text())['sums']
-    for name, value in checkpoint['kd_det']['adapters'].items():
+    for name, value in checkpoint['kd_det']['terms'].items():
         assert any(abs(held[n] - float(value.double().abs().sum())) < 1e-9 for n in held if 'adapters' in n), name
 
 
@@ -133,7 +133,7 @@ def test_two_ranks_train_one_colad_pair(tiny_coco, tmp_path):
     (tmp_path / 'witness_hook.py').write_text(WITNESS)
     config = tmp_path / 'colad.py'
     cfg = dense_cfg('rtmdet')
-    cfg.update(type='CoLAD', peer=dict(config=dense_cfg('rtmdet', width=16).to_dict()))
+    cfg.update(student_type=cfg.type, type='CoLAD', peer=dict(config=dense_cfg('rtmdet', width=16).to_dict()))
     config.write_text(RUN_CONFIG.format(root=f'{tiny_coco}/', model=cfg.to_dict())
                       + "\ncustom_imports = dict(imports=['kd_det', 'witness_hook'])\n"
                         "custom_hooks = [dict(type='Witness')]\nlog_level = 'INFO'\n"

@@ -24,7 +24,7 @@ def test_a_run_with_its_recipes_hooks_leaves_the_student_and_resumes(kind, run_c
     wide = dense_cfg(kind, width=16)
     checkpoint = save_checkpoint(build(wide, 7), tmp_path / 'teacher.pth')
     cfg = dense_cfg(kind)
-    cfg.update(type='LADDistiller', teacher=dict(config=wide.to_dict(), checkpoint=checkpoint))
+    cfg.update(student_type=cfg.type, type='LADDistiller', teacher=dict(config=wide.to_dict(), checkpoint=checkpoint))
     if kind != 'yolox':  # how its boxes are encoded is not known to the soft labels
         cfg.soft_label = dict()
     config, work = run_config(cfg, extra='\n' + HOOKS[kind] + '\n'), tmp_path / 'run'

@@ -26,7 +26,7 @@ from mmengine.runner import Runner, save_checkpoint
 
 from kd_det.config import load_config
 from kd_det.plain import student_model
-from kd_det.teacher import FrozenTeacher
+from kd_det.sources import FrozenTeacher
 
 from timing import add_timing_arguments, interleaved, report_ratio, train_step  # isort: skip
 

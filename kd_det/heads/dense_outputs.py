@@ -71,7 +71,7 @@ def decoder_of(head: nn.Module, key: str) -> Decode:
         return _coded
     known = sorted(cls.__name__ for cls, decode in DECODERS if decode is not None)
     raise ConfigError(f'{key}: how {type(head).__name__} encodes its boxes is not known; soft labels work for '
-                      f'{", ".join(known)} and their subclasses (others: kd_det.detectors.dense_outputs.DECODERS)')
+                      f'{", ".join(known)} and their subclasses (others: kd_det.heads.dense_outputs.DECODERS)')
 
 
 def score_factor_name(head: nn.Module) -> str | None:

@@ -1,0 +1,6 @@
+"""Who teaches: a frozen teacher, or a peer that trains too. A source owns its network; terms ask it through a Pass."""
+from .frozen import FrozenTeacher
+from .passes import Pass
+from .peer import Peer
+
+__all__ = ['FrozenTeacher', 'Pass', 'Peer']

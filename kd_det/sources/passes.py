@@ -1,0 +1,101 @@
+"""What one network says about one batch: each part runs when it is first asked for, and once."""
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from mmdet.models.detectors import DetectionTransformer
+from torch import Tensor, nn
+
+from ..heads.dense_outputs import training_format
+from .layers import Captured, LayerShape, box_forward, head_features, part_of
+
+
+class Pass:
+    """One network on one batch.
+
+    Args:
+        model: the network, a detector.
+        inputs: (N, C, H, W), as the network wants them.
+        samples: N samples.
+        shapes: layers that somebody will ask for, with what they return.
+        whole: whether something behind the backbone will be asked for; else only the backbone runs.
+        rpn_levels: levels at which the RPN runs; None: all.
+        rois: the RoIs (R, 5) of each R-CNN stage in this network's pixels, for layers of its RoI head.
+        around: a context in which the network runs (precision).
+        grad: whether it is part of the training graph.
+    """
+
+    def __init__(self, model: nn.Module, inputs: Tensor, samples: list, shapes: dict[str, LayerShape], whole: bool = True,
+                 rpn_levels: list[int] | None = None, rois: Callable[[], list[Tensor]] | None = None,
+                 around: Callable[[], AbstractContextManager] = nullcontext, grad: bool = False) -> None:
+        self.model, self.inputs, self.samples = model, inputs, samples
+        self._whole, self._rpn_levels, self._rois = whole, rpn_levels, rois
+        self._around, self._grad = around, grad
+        self._captured = Captured(model, shapes)
+        self._known: dict[Any, Any] = {}
+
+    def once(self, key: Any, run: Callable[[], Any]) -> Any:
+        """What ``run`` gives, from the first time that ``key`` is asked for; layers are listened to while it runs."""
+        if key not in self._known:
+            with torch.set_grad_enabled(self._grad and torch.is_grad_enabled()), self._around(), \
+                    self._captured.listening():
+                self._known[key] = run()
+        return self._known[key]
+
+    @property
+    def features(self) -> tuple[Tensor, ...]:
+        """What the neck (or the backbone, where there is none) gives, per level (N, C, h, w)."""
+        return self.once('features', lambda: self.model.extract_feat(self.inputs))
+
+    def backbone(self) -> None:
+        """Run the backbone, and what is behind it where that will be asked for."""
+        if self._whole:
+            _ = self.features
+        else:
+            self.once('backbone', lambda: self.model.backbone(self.inputs))
+
+    def rpn(self) -> dict[int, tuple[Tensor, Tensor]]:
+        """Level -> (scores (N, A C, h, w), deltas (N, 4 A, h, w)) of the RPN."""
+        features = self.features
+        levels = list(range(len(features))) if self._rpn_levels is None else self._rpn_levels
+        scores, deltas = self.once('rpn', lambda: self.model.rpn_head([features[j] for j in levels]))
+        return {level: (scores[i], deltas[i]) for i, level in enumerate(levels)}
+
+    def rois(self) -> list[Tensor]:
+        """The RoIs (R, 5) of each R-CNN stage that ran in the student, in this network's pixels."""
+        return self._rois() if self._rois is not None else []
+
+    def rcnn(self, stage: int, rois: Tensor) -> dict[str, Tensor]:
+        """``cls_score`` (R, classes + 1) and ``bbox_pred`` of one R-CNN stage for RoIs (R, 5) in its own pixels."""
+        features = self.features
+        return self.once(('rcnn', stage), lambda: box_forward(self.model, stage, features, rois))
+
+    def dense(self) -> tuple:
+        """What the dense head gives in training: its forward's outputs, per level."""
+        features = self.features
+
+        def run() -> tuple:
+            with training_format(self.model.bbox_head):
+                return self.model.bbox_head(features)
+        return self.once('dense', run)
+
+    def layer(self, path: str) -> list[Tensor]:
+        """The outputs of a layer, per level; runs what it belongs to, unless that has run already."""
+        part = part_of(path)
+        if part in ('backbone', 'neck'):
+            self.backbone()
+        elif part == 'rpn_head':
+            self.rpn()
+        elif part == 'roi_head':
+            for stage, rois in enumerate(self.rois()):
+                self.rcnn(stage, rois)
+        elif isinstance(self.model, DetectionTransformer):
+            features = self.features
+            head_inputs = self.once('transformer', lambda: head_features(self.model, features, self.samples))
+            if part == 'bbox_head':
+                known = {name: head_inputs[name] for name in ('hidden_states', 'references') if name in head_inputs}
+                self.once('dense', lambda: self.model.bbox_head(**known))
+        else:
+            self.dense()
+        return self._captured.levels(path)

@@ -1,0 +1,10 @@
+"""What is taught: one term a file. See :class:`kd_det.terms.term.Term` for what they have in common."""
+from .assignment import LabelAssignment
+from .co_learning import CoLearning
+from .hint import Hint
+from .rcnn import RCNNDistillation
+from .rpn import RPNDistillation
+from .soft_label import SoftLabel
+from .term import Term
+
+__all__ = ['CoLearning', 'Hint', 'LabelAssignment', 'RCNNDistillation', 'RPNDistillation', 'SoftLabel', 'Term']

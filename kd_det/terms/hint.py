@@ -1,0 +1,180 @@
+"""Hints: pick a feature on both sides, adapt the student's, compare."""
+import inspect
+from typing import Any
+
+import torch
+from mmdet.registry import MODELS
+from torch import Tensor, nn
+
+from ..build import build
+from ..errors import ConfigError
+from ..sources.layers import check_path, part_of
+from .compared import build_loss, is_off
+from .levels import image_mask, pair_levels
+from .step import Step
+from .term import Term
+
+
+class Hint(Term):
+    """gamma * (1 / L) * sum over L paired levels of loss(adapter_l(student_l), teacher_l).
+
+    One adapter and one equal share per level; levels are paired by stride. Places that are padding, in a batch of images
+    of different sizes, are left out where the loss takes a ``mask``.
+
+    Args:
+        layer (str): module path in the student, e.g. ``'neck'``, ``'backbone.layer3'``, ``'rpn_head.rpn_conv'``,
+            ``'encoder.layers.0'``. What the layer returns is compared, also where an activation behind it works in place.
+        teacher_layer (str | None): the same path by default.
+        adapter (dict | None): ``ConvAdapter`` for maps by default, ``LinearAdapter`` for vectors and tokens; None
+            compares as it is. The channel counts are filled in.
+        loss (dict): ``HintLoss`` by default; its ``loss_weight`` is gamma.
+        levels (list[int] | None): levels of the student's layer that take part; None: all.
+        **term: see :class:`kd_det.terms.term.Term`.
+
+    Raises:
+        ConfigError: no two levels fit together, or an adapter cannot bridge a pair (both shapes are printed); the
+            student's layer is frozen.
+
+    Source: Chen et al. 2017, section 3.4.
+    """
+
+    def __init__(self, layer: str, teacher_layer: str | None = None, adapter: dict | str | None = 'default',
+                 loss: dict | None = None, levels: list[int] | None = None, **term: Any) -> None:
+        super().__init__(**term)
+        self.layer, self.teacher_layer = layer, teacher_layer or layer
+        if adapter is not None and adapter != 'default' and not isinstance(adapter, dict):
+            raise ConfigError(f'{self.key}.adapter: found {adapter!r}; a dict is expected, or None')
+        self._adapter_cfg, self._loss_cfg, self._wanted = adapter, {} if loss is None else loss, levels
+        if not isinstance(self._loss_cfg, dict):
+            raise ConfigError(f'{self.key}.loss: found {loss!r}; a dict is expected, dict(type=\'HintLoss\', ...)')
+        self.adapters = nn.ModuleList()
+        self.pairs: list[tuple[int, int]] = []
+        self._losses = nn.ModuleList()
+
+    @property
+    def off(self) -> bool:
+        return is_off(self._loss_cfg)
+
+    def layers(self) -> tuple[tuple[str], tuple[str]]:
+        return (self.layer,), (self.teacher_layer,)
+
+    def reaches(self) -> str:
+        return 'backbone' if part_of(self.teacher_layer) == 'backbone' else 'whole'
+
+    def names(self) -> list[str]:
+        return ['loss_hint_' + self.layer.replace('.', '_') + self.suffix]
+
+    # -- before training --------------------------------------------------------------------------------------------
+    def check(self, student: nn.Module, source: Any) -> None:
+        check_path(f'{self.key}.layer', student, self.layer)
+        check_path(f'{self.key}.teacher_layer', source.model, self.teacher_layer)
+
+    def connect(self, student: nn.Module, source: Any) -> None:
+        ours, theirs = student.layer_shapes[self.layer].levels, source.shapes[self.teacher_layer].levels
+        for name, shapes in ((self.layer, ours), (self.teacher_layer, theirs)):
+            if not shapes or not all(len(shape) in (2, 3, 4) for shape in shapes):
+                raise ConfigError(f'{self.key}: layer {name!r} gives {shapes}; feature maps (N, C, H, W), tokens '
+                                  '(N, L, C) or vectors (N, C) are expected')
+        self.student_shapes, self.teacher_shapes = ours, theirs
+        self.pairs = self._checked_levels(pair_levels(ours, theirs))
+        if not self.pairs:
+            raise ConfigError(f'{self.key}: no level of {self.layer!r} (student, {ours}) has the relative stride of one '
+                              f'of {self.teacher_layer!r} (teacher, {theirs}); name layers that correspond')
+        for i, j in self.pairs:
+            self.adapters.append(self._bridge(i, j))
+            self._losses.append(self._loss_of(theirs[j]))
+            if getattr(self._losses[-1], 'needs_boxes', False):
+                self.needs_labels = True
+
+    def _checked_levels(self, pairs: list[tuple[int, int]]) -> list[tuple[int, int]]:
+        if self._wanted is None:
+            return pairs
+        known = [i for i, _ in pairs]
+        if not isinstance(self._wanted, (list, tuple)) or not set(self._wanted) <= set(known):
+            raise ConfigError(f'{self.key}.levels: found {self._wanted!r}; levels of {self.layer!r} with a partner are '
+                              f'{known}')
+        return [pair for pair in pairs if pair[0] in self._wanted]
+
+    def _bridge(self, i: int, j: int) -> nn.Module:
+        ours, theirs = self.student_shapes[i], self.teacher_shapes[j]
+        maps = len(ours) == 4
+        cfg = dict(type='IdentityAdapter') if self._adapter_cfg is None else self._adapter_cfg
+        default = 'ConvAdapter' if maps else 'LinearAdapter'
+        channel = 1 if maps else -1
+        try:
+            adapter = build(f'{self.key}.adapter', {} if cfg == 'default' else cfg, MODELS, default,
+                            in_channels=ours[channel], out_channels=theirs[channel], in_features=ours[channel],
+                            out_features=theirs[channel])
+            # try the shapes now, so that what cannot be resized fails before training
+            with torch.no_grad():
+                training = adapter.training
+                adapter.eval()(torch.zeros(ours), target_size=_size(theirs))
+                adapter.train(training)
+        except (TypeError, ValueError, RuntimeError) as error:
+            if isinstance(error, ConfigError) and 'unknown keys' in str(error):
+                raise
+            raise ConfigError(f'{self.key}.adapter: {cfg} cannot bridge student {self.layer!r} level {i} {ours} to '
+                              f'teacher {self.teacher_layer!r} level {j} {theirs}: {error}') from error
+        return adapter
+
+    def _loss_of(self, shape: tuple) -> nn.Module:
+        if len(self._losses) and not getattr(self._losses[0], 'needs_channels', False):
+            return self._losses[0]  # one loss for all levels, unless it learns something
+        channels = shape[1] if len(shape) == 4 else shape[-1]
+        return build_loss(f'{self.key}.loss', self._loss_cfg, 'HintLoss', 'features', channels=channels)
+
+    @property
+    def loss(self) -> nn.Module:
+        """The loss of the first pair of levels."""
+        return self._losses[0]
+
+    # -- the step ---------------------------------------------------------------------------------------------------
+    def around(self, step: Step) -> None:
+        if part_of(self.teacher_layer) == 'roi_head':
+            step.hear_rcnn()
+
+    def losses(self, step: Step) -> dict[str, Tensor]:
+        ours, theirs = step.captured.levels(self.layer), step.source(self.source).layer(self.teacher_layer)
+        total = sum(self._compare(loss, adapter(ours[i], target_size=_size(theirs[j].shape)), theirs[j], step)
+                    for loss, adapter, (i, j) in zip(self._losses, self.adapters, self.pairs))
+        return {self.names()[0]: total / len(self.pairs)}
+
+    def _compare(self, loss: nn.Module, guided: Tensor, hint: Tensor, step: Step) -> Tensor:
+        hint = hint.detach()
+        canvas = tuple(step.inputs.shape[-2:])
+        if getattr(loss, 'needs_boxes', False):
+            boxes = [sample.gt_instances.bboxes for sample in step.samples]
+            boxes = [getattr(box, 'tensor', box) for box in boxes]
+            return loss(guided, hint, boxes=boxes, canvas=canvas)
+        if guided.dim() == 4 and 'mask' in inspect.signature(loss.forward).parameters:
+            mask = image_mask(step.samples, canvas, tuple(guided.shape[-2:]))
+            return loss(guided, hint, mask=None if mask is None else mask.to(guided.device))
+        return loss(guided, hint)
+
+    def examine(self, step: Step) -> None:
+        """A hint whose guided feature has no gradient trains only its adapter, and its loss falls all the same."""
+        if not any(level.requires_grad for level in step.captured.levels(self.layer)):
+            raise ConfigError(f'{self.key}.layer: nothing that trains lies before or in the student\'s {self.layer!r} '
+                              '(frozen_stages, requires_grad=False, or a block with with_cp=True that hides its inside); '
+                              'the hint would train its adapter alone. Name a layer that trains')
+
+    def describe(self) -> list[str]:
+        lines = [f'hint {self.layer} <- {self.source} {self.teacher_layer}, {type(self.loss).__name__} '
+                 f'({self.loss.extra_repr()})' + _after(self.schedule.describe())]
+        for adapter, (i, j) in zip(self.adapters, self.pairs):
+            lines.append(f'    student level {i} {self.student_shapes[i][1:]} <- teacher level {j} '
+                         f'{self.teacher_shapes[j][1:]} through {type(adapter).__name__}')
+        for name, shapes, side in (('student', self.student_shapes, 0), ('teacher', self.teacher_shapes, 1)):
+            alone = [k for k in range(len(shapes)) if k not in [pair[side] for pair in self.pairs]]
+            if alone:
+                lines.append(f'    {name} levels {alone} have no partner and take no part')
+        return lines
+
+
+def _size(shape: tuple) -> tuple:
+    """What an adapter may resize: (h, w) of a map, (L,) of tokens, () of vectors."""
+    return tuple(shape[2:]) if len(shape) == 4 else tuple(shape[1:-1])
+
+
+def _after(text: str) -> str:
+    return f', {text}' if text else ''

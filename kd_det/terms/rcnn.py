@@ -1,0 +1,131 @@
+"""What a teacher's box heads say of the RoIs that the student samples."""
+from typing import Any
+
+from mmdet.models.roi_heads import GridRoIHead, SparseRoIHead
+from mmdet.models.roi_heads.bbox_heads import BBoxHead, SABLHead
+from mmdet.structures.bbox import get_box_tensor
+from torch import Tensor, nn
+
+from ..errors import ConfigError
+from ..sources.layers import box_heads
+from .box_coding import encoded, of_class, recode
+from .stage import Stage
+from .step import Step
+
+
+class RCNNDistillation(Stage):
+    """:class:`kd_det.terms.stage.Stage` on the RoIs that the student samples, for each R-CNN stage of a cascade.
+
+    The teacher answers for the same RoIs with its own features. Normalised by the sampled RoIs, as the ordinary terms
+    are; box terms on positives, in the student's encoding. MMDetection's background class is the last index.
+
+    Source: Chen et al. 2017, eq. 1 to 5.
+    """
+
+    def check(self, student: nn.Module, source: Any) -> None:
+        self.build_losses(False)
+        self._compares_classes = False
+        if not self.active:
+            self.prefixes = _prefixes(student) if hasattr(student, 'roi_head') else ['']
+            return
+        for name, model in (('student', student), ('teacher', source.model)):
+            _check_kind(self.key, name, model)
+        ours, theirs = box_heads(student), box_heads(source.model)
+        roi_head = source.model.roi_head
+        if any(getattr(roi_head, name, False) for name in ('with_semantic', 'with_glbctx')):
+            raise ConfigError(f'{self.key}: the teacher\'s {type(roi_head).__name__} needs its semantic or global '
+                              'context branch beside features and RoIs (HTC, SCNet), which is not asked for here; '
+                              f'{self.key}=None leaves R-CNN out')
+        if len(ours) != len(theirs):
+            raise ConfigError(f'{self.key}: the student has {len(ours)} R-CNN stages, the teacher {len(theirs)}; '
+                              f'{self.key}=None leaves R-CNN out')
+        for head, other in zip(ours, theirs):
+            self._check_heads(head, other)
+        self.prefixes = _prefixes(student)
+        self._compares_classes = self.cls is not None or not theirs[0].reg_class_agnostic
+
+    def _check_heads(self, head: nn.Module, other: nn.Module) -> None:
+        if head.num_classes != other.num_classes and (self.cls is not None or not other.reg_class_agnostic):
+            raise ConfigError(f'{self.key}: the student has {head.num_classes} classes '
+                              f'(roi_head.bbox_head.num_classes), the teacher {other.num_classes}')
+        for name, one in (('student', head), ('teacher', other)):
+            if self.cls is not None and (one.custom_activation or getattr(one.loss_cls, 'use_sigmoid', False)):
+                raise ConfigError(f'{self.key}.cls: the {name}\'s {type(one).__name__} scores with '
+                                  f'{type(one.loss_cls).__name__}, not with a softmax over classes and background')
+
+    @property
+    def compares_classes(self) -> bool:
+        return self._compares_classes
+
+    def names(self) -> list[str]:
+        kinds = ['cls'] * (self.cls is not None) + ['bbox'] * (self.bbox is not None)
+        return [f'{prefix}loss_{kind}_distill{self.suffix}' for prefix in self.prefixes for kind in kinds]
+
+    def around(self, step: Step) -> None:
+        if self.active:
+            step.hear_rcnn()
+
+    def adjust(self, step: Step, losses: dict[str, Any], factor: float) -> None:
+        for prefix in self.prefixes:
+            self.weigh(losses, f'{prefix}loss_cls', f'{prefix}loss_bbox', factor)
+
+    def losses(self, step: Step) -> dict[str, Tensor]:
+        losses: dict[str, Tensor] = {}
+        if not self.active:
+            return losses
+        teacher = step.source(self.source)
+        rois = iter(teacher.rois())
+        for stage, prefix in enumerate(self.prefixes):
+            call = step.rcnn_call(stage)
+            if call is None:  # the cascade ended earlier: no RoI was left
+                continue
+            answer = teacher.rcnn(stage, next(rois))
+            found = self._terms(stage, call, answer['cls_score'], answer['bbox_pred'], step.student,
+                                box_heads(teacher.model)[stage])
+            losses.update({f'{prefix}{name}{self.suffix}': value for name, value in found.items()})
+        return losses
+
+    def _terms(self, stage: int, call: dict, cls_score: Tensor, bbox_pred: Tensor, student: nn.Module,
+               teacher: nn.Module) -> dict[str, Tensor]:
+        head = box_heads(student)[stage]
+        labels, label_weights, targets, weights = call['result']['bbox_targets']
+        # the cascade weighs its stages after their losses were computed
+        scale = getattr(student.roi_head, 'stage_loss_weights', [1.0])[stage]
+        losses = {}
+        if self.cls is not None:
+            avg_factor = (label_weights > 0).sum().to(call['cls_score'].dtype).clamp(min=1.0)
+            losses['loss_cls_distill'] = scale * self.soft_weight() * self.cls(
+                call['cls_score'], cls_score, weight=label_weights, avg_factor=avg_factor)
+        if self.bbox is not None:
+            positive = ((labels >= 0) & (labels < head.num_classes)).nonzero().flatten()  # (P,); the host waits once
+            priors = get_box_tensor(call['rois'])[positive, 1:]
+            losses['loss_bbox_distill'] = scale * self.reg_weight * self.bbox(
+                of_class(call['bbox_pred'][positive], labels[positive], head),
+                recode(of_class(bbox_pred[positive], labels[positive], teacher), priors, teacher.bbox_coder,
+                       head.bbox_coder),
+                encoded(targets[positive], priors, head),
+                weight=weights[positive], avg_factor=max(len(targets), 1))
+        return losses
+
+    def describe(self) -> list[str]:
+        return [f'R-CNN: {self.describe_losses() if self.active else "plain, nothing distilled"}']
+
+
+def _prefixes(student: nn.Module) -> list[str]:
+    cascade = isinstance(student.roi_head.bbox_head, nn.ModuleList)
+    return [f's{i}.' for i in range(len(student.roi_head.bbox_head))] if cascade else ['']
+
+
+def _check_kind(key: str, name: str, model: nn.Module) -> None:
+    """Only heads that answer for RoIs with class scores and encoded boxes."""
+    if not hasattr(model, 'roi_head') or not hasattr(model.roi_head, 'bbox_head'):
+        raise ConfigError(f'{key}: the {name}, {type(model).__name__}, is no two-stage detector with a box head; '
+                          f'one of the Faster R-CNN kind is needed, or {key}=None')
+    for kind, why in ((GridRoIHead, 'finds boxes by grid points, not by deltas'),
+                      (SparseRoIHead, 'has learned proposals of its own, whose i-th means different things in two models')):
+        if isinstance(model.roi_head, kind):
+            raise ConfigError(f'{key}: the {name}\'s {type(model.roi_head).__name__} {why}; {key}=None leaves R-CNN out')
+    for head in box_heads(model):
+        if isinstance(head, SABLHead) or not isinstance(head, BBoxHead):
+            raise ConfigError(f'{key}: the {name}\'s {type(head).__name__} does not encode boxes as deltas of RoIs '
+                              f'(BBoxHead and its subclasses do); {key}=None leaves R-CNN out')

@@ -1,0 +1,139 @@
+"""What a teacher's region proposal network says of the anchors that the student's samples."""
+from typing import Any
+
+import torch
+from mmdet.models.dense_heads import RPNHead
+from mmdet.structures.bbox import get_box_tensor
+from torch import Tensor, nn
+
+from ..errors import ConfigError
+from .box_coding import encoded, per_anchor, recode
+from .stage import Stage
+from .step import Step
+
+
+class RPNDistillation(Stage):
+    """:class:`kd_det.terms.stage.Stage` on the anchors that the student's RPN samples.
+
+    P = (p, 1 - p) of each anchor; normalised by the head's ``avg_factor``, as the ordinary terms are; box terms on
+    positives, in the student's encoding. An RPN level without a partner in the teacher keeps its hard loss whole.
+
+    Source: Chen et al. 2017, eq. 1 to 5.
+    """
+
+    def check(self, student: nn.Module, source: Any) -> None:
+        self.build_losses(bool(getattr(getattr(student, 'rpn_head', None), 'use_sigmoid_cls', True)))
+        self.levels: list[tuple[int, int]] = []
+        if self.active:
+            self.levels = match_levels(self.key, student, source)
+            wanted = {j for _, j in self.levels}
+            source.rpn_levels = sorted(wanted | set(source.rpn_levels or ()))
+
+    def names(self) -> list[str]:
+        return ([f'loss_rpn_cls_distill{self.suffix}'] * (self.cls is not None)
+                + [f'loss_rpn_bbox_distill{self.suffix}'] * (self.bbox is not None))
+
+    def around(self, step: Step) -> None:
+        if self.active:
+            step.hear('rpn', step.student.rpn_head, 'loss_by_feat_single')
+
+    def adjust(self, step: Step, losses: dict[str, Any], factor: float) -> None:
+        self.weigh(losses, 'loss_rpn_cls', 'loss_rpn_bbox', factor, [i for i, _ in self.levels])
+
+    def losses(self, step: Step) -> dict[str, Tensor]:
+        if not self.active:
+            return {}
+        head, teacher = step.student.rpn_head, step.source(self.source).model.rpn_head
+        calls = step.hear('rpn', head, 'loss_by_feat_single')
+        with torch.no_grad():
+            answers = step.source(self.source).rpn()
+        rows: dict[str, list[Tensor]] = {name: [] for name in
+                                         ('logits', 'teacher_logits', 'deltas', 'teacher_deltas', 'anchors', 'labels',
+                                          'label_weights', 'targets', 'weights')}
+        for i, j in self.levels:
+            call, (scores, preds) = calls[i], answers[j]
+            if scores.shape != call['cls_score'].shape:
+                raise RuntimeError(f'RPN level {i}: student {tuple(call["cls_score"].shape)} and teacher '
+                                   f'{tuple(scores.shape)} score maps differ; both need the same padding '
+                                   '(data_preprocessor.pad_size_divisor)')
+            rows['logits'].append(per_anchor(call['cls_score'], head.cls_out_channels))       # (N h w A, C)
+            rows['teacher_logits'].append(per_anchor(scores, teacher.cls_out_channels))
+            rows['deltas'].append(per_anchor(call['bbox_pred'], 4))                           # (N h w A, 4)
+            rows['teacher_deltas'].append(per_anchor(preds, 4))
+            rows['anchors'].append(get_box_tensor(call['anchors']).reshape(-1, 4))
+            rows['labels'].append(call['labels'].reshape(-1))
+            rows['label_weights'].append(call['label_weights'].reshape(-1))
+            rows['targets'].append(call['bbox_targets'].reshape(-1, 4))
+            rows['weights'].append(call['bbox_weights'].reshape(-1, 4))
+        table = {name: torch.cat(parts) for name, parts in rows.items()}
+        return self._terms(table, head, teacher, calls[0]['avg_factor'])
+
+    def _terms(self, table: dict[str, Tensor], head: nn.Module, teacher: nn.Module, avg_factor: Any) -> dict[str, Tensor]:
+        losses = {}
+        if self.cls is not None:
+            sampled = table['label_weights'] > 0
+            losses[f'loss_rpn_cls_distill{self.suffix}'] = self.soft_weight() * self.cls(
+                table['logits'][sampled], table['teacher_logits'][sampled], weight=table['label_weights'][sampled],
+                avg_factor=avg_factor)
+        if self.bbox is not None:
+            positive = (table['labels'] >= 0) & (table['labels'] < head.num_classes)
+            losses[f'loss_rpn_bbox_distill{self.suffix}'] = self.reg_weight * self.bbox(
+                table['deltas'][positive],
+                recode(table['teacher_deltas'][positive], table['anchors'][positive], teacher.bbox_coder,
+                       head.bbox_coder),
+                encoded(table['targets'][positive], table['anchors'][positive], head),
+                weight=table['weights'][positive], avg_factor=avg_factor)
+        return losses
+
+    def describe(self) -> list[str]:
+        lines = [f'RPN: {self.describe_losses() if self.active else "plain, nothing distilled"}']
+        if self.active:
+            lines += [f'    student stride {a} <- {self.source} stride {b}' for a, b in self._strides]
+            lines += self._alone
+        return lines
+
+    @property
+    def _strides(self) -> list[tuple[int, int]]:
+        return [(self._ours[i], self._theirs[j]) for i, j in self.levels]
+
+    @property
+    def _alone(self) -> list[str]:
+        lines = []
+        for name, strides, side in (('student', self._ours, 0), ('teacher', self._theirs, 1)):
+            alone = [s for k, s in enumerate(strides) if k not in [pair[side] for pair in self.levels]]
+            if alone:
+                lines.append(f'    {name} strides {alone} have no partner and take no part')
+        return lines
+
+    def connect(self, student: nn.Module, source: Any) -> None:
+        if self.active:
+            self._ours = [s[0] for s in student.rpn_head.prior_generator.strides]
+            self._theirs = [s[0] for s in source.model.rpn_head.prior_generator.strides]
+
+
+def match_levels(key: str, student: nn.Module, source: Any) -> list[tuple[int, int]]:
+    """(student level, teacher level) of equal relative stride and equal anchors; the rest takes no part."""
+    for name, model in (('student', student), ('teacher', source.model)):
+        if not isinstance(getattr(model, 'rpn_head', None), RPNHead):
+            raise ConfigError(f'{key}: the {name}, {type(model).__name__}, has '
+                              f'{type(getattr(model, "rpn_head", None)).__name__} as its rpn_head, an anchor-based RPNHead '
+                              f'is needed; {key}=None leaves the stage out')
+    ours, theirs, scale = student.rpn_head, source.model.rpn_head, source.scale_factor
+    if ours.use_sigmoid_cls != theirs.use_sigmoid_cls:
+        raise ConfigError(f'{key}: one RPN scores with a sigmoid, the other with a softmax; '
+                          'set rpn_head.loss_cls.use_sigmoid alike')
+    pairs = []
+    for i, stride in enumerate(ours.prior_generator.strides):
+        for j, other in enumerate(theirs.prior_generator.strides):
+            if tuple(other) == tuple(scale * s for s in stride):
+                anchors = ours.prior_generator.base_anchors[i] * scale
+                others = theirs.prior_generator.base_anchors[j]
+                if anchors.shape != others.shape or not torch.allclose(anchors, others):
+                    raise ConfigError(f'{key}: anchors differ at student stride {tuple(stride)}, teacher stride '
+                                      f'{tuple(other)}, teacher.scale_factor {scale}: {anchors.tolist()} (student, '
+                                      f'scaled) against {others.tolist()}; use the same rpn_head.anchor_generator')
+                pairs.append((i, j))
+    if not pairs:
+        raise ConfigError(f'{key}: no level of the student (strides {ours.prior_generator.strides}) corresponds to one of '
+                          f'the teacher ({theirs.prior_generator.strides}) at teacher.scale_factor {scale}')
+    return pairs

@@ -1,0 +1,85 @@
+"""What the terms share during one training step."""
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
+from typing import Any
+
+from torch import Tensor, nn
+
+from ..errors import ConfigError
+from ..sources.layers import Captured, box_heads
+from ..sources.passes import Pass
+from ..tap import tap_method
+
+
+class Step:
+    """One batch: the student, what was heard of it, and the passes of the sources.
+
+    Args:
+        student: the detector that trains.
+        inputs: (N, C, H, W), as the student sees them.
+        samples: N samples.
+        captured: the student's layers that terms asked for.
+    """
+
+    def __init__(self, student: nn.Module, inputs: Tensor, samples: list, captured: Captured) -> None:
+        self.student, self.inputs, self.samples = student, inputs, samples
+        self.captured = captured
+        self._passes: dict[str, Pass] = {}
+        self._openers: dict[str, Callable[[], Pass]] = {}
+        self._stack = ExitStack()
+        self._heard: dict[str, list] = {}
+
+    def source(self, name: str) -> Pass:
+        """The pass of a source; it is opened by whoever asks first."""
+        if name not in self._passes:
+            self._passes[name] = self._openers[name]()
+        return self._passes[name]
+
+    def offer(self, name: str, opener: Callable[[], Pass]) -> None:
+        """How the pass of the source ``name`` is opened."""
+        self._openers[name] = opener
+
+    def listening(self) -> ExitStack:
+        """The context in which the student runs."""
+        self._stack.enter_context(self.captured.listening())
+        return self._stack
+
+    def enter(self, context: AbstractContextManager) -> Any:
+        """For as long as the student runs."""
+        return self._stack.enter_context(context)
+
+    def hear(self, key: str, owner: nn.Module, method: str) -> list[dict[str, Any]]:
+        """The calls of ``owner.method`` in this step: arguments by name, and ``result``. Listened to once per key."""
+        if key not in self._heard:
+            calls: list[dict[str, Any]] = []
+            self._heard[key] = calls
+            self._stack.enter_context(tap_method(owner, method, lambda result, arguments: calls.append(
+                {**arguments, 'result': result})))
+        return self._heard[key]
+
+    def close(self) -> None:
+        """Let go of every tensor: closures hold the step, and features must not wait for the garbage collector."""
+        self._openers.clear()
+        self._passes.clear()
+        self._heard.clear()
+        self.captured.forget()
+
+    # -- two-stage students -----------------------------------------------------------------------------------------
+    def hear_rcnn(self) -> None:
+        """Listen to what the student's box heads hand to their losses."""
+        for stage, head in enumerate(box_heads(self.student)):
+            self.hear(f'rcnn{stage}', head, 'loss_and_target')
+
+    def rcnn_call(self, stage: int) -> dict[str, Any] | None:
+        """The one call of stage ``stage``: rois (R, 5), cls_score, bbox_pred, and the targets as ``result``; None where
+        the cascade ended before that stage, because no RoI was left."""
+        calls = self._heard[f'rcnn{stage}']
+        if len(calls) > 1:
+            raise ConfigError(f'roi_head: the student called loss_and_target of R-CNN stage {stage} {len(calls)} times a '
+                              'step; heads that call it once are supported')
+        return calls[0] if calls else None
+
+    def rois(self) -> list[Tensor]:
+        """The student's sampled RoIs (R, 5) of each stage that ran, in its own pixels."""
+        calls = [self.rcnn_call(stage) for stage in range(len(box_heads(self.student)))]
+        return [call['rois'] for call in calls if call is not None]
