@@ -37,7 +37,8 @@ def test_mmdetections_own_tools_run_a_distil_config(teacher_checkpoint, run_conf
     if not tools.is_dir():
         pytest.skip('this MMDetection was installed without its tools')
     cfg = faster_rcnn_cfg()
-    cfg.update(student_type=cfg.type, type='FasterRCNNDistiller', rpn_distill=dict(), rcnn_distill=dict(), hints=[dict(layer='neck')],
+    cfg.update(student_type=cfg.type, type='FasterRCNNDistiller', rpn_distill=dict(), rcnn_distill=dict(),
+               hints=[dict(layer='neck')],
                teacher=dict(config=teacher_checkpoint[0].to_dict(), checkpoint=teacher_checkpoint[1]))
     config, work = run_config(cfg), tmp_path / 'run'
 
@@ -48,5 +49,5 @@ def test_mmdetections_own_tools_run_a_distil_config(teacher_checkpoint, run_conf
         return done.stdout + done.stderr
     run(str(tools / 'train.py'), config, '--work-dir', str(work), '--cfg-options', 'train_cfg.max_epochs=1')
     from kd_det.compat.checkpoint import load
-    assert load(str(work / 'epoch_1.pth'))['kd_det']['adapters']  # the hook attached itself
+    assert load(str(work / 'epoch_1.pth'))['kd_det']['terms']  # the hook attached itself
     run('-m', 'kd_det', str(tools / 'test.py'), config, str(work / 'epoch_1.pth'), '--work-dir', str(work))

@@ -5,7 +5,6 @@ from typing import Any
 import torch
 import torch.distributed
 from mmdet.registry import MODELS
-from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
 from ..build import build, check_arguments
@@ -16,9 +15,8 @@ from ..terms.step import Step
 from ..terms.term import Term
 from ..training_only import TrainingOnly
 from ..weights import load_whole
+from .combined import combined, restored
 from .watch import FirstSteps
-
-_COMBINED: dict[tuple[type, type], type] = {}
 
 
 class Distiller:
@@ -178,7 +176,7 @@ class Distiller:
         """Deep copies and pickles find the class by its two parents."""
         _, _, *rest = super().__reduce_ex__(protocol)
         cls = type(self)
-        return (_restored, (cls.preset, cls.student_class), *rest)
+        return (restored, (cls.preset, cls.student_class), *rest)
 
     # -- the step ---------------------------------------------------------------------------------------------------
     def loss(self, batch_inputs: Tensor, batch_data_samples: list) -> dict:
@@ -281,38 +279,6 @@ class Distiller:
         if not any(term.teaches() for term in self.terms):
             lines.append('NOTHING IS DISTILLED: every term is off or has weight 0')
         return lines
-
-
-def combined(preset: type, student: str | type | None) -> type:
-    """The class of a student taught by ``preset``: both are its bases, and it is made once.
-
-    Raises:
-        ConfigError: ``student`` is missing, or no detector.
-    """
-    if student is None:
-        raise ConfigError(f'model.student_type: missing, and {preset.__name__} stands where the student\'s own type was: '
-                          'its class is not known here; add the type that the student\'s config has, e.g. '
-                          'student_type=\'FasterRCNN\', or start with kd-det (tools/train.py), which reads it from _base_')
-    if isinstance(student, str):
-        with DefaultScope.overwrite_default_scope('mmdet'):
-            found = MODELS.get(student)
-        if found is None:
-            raise ConfigError(f'model.student_type: {student!r} is not registered; the type of the student\'s own config is '
-                              'expected')
-        student = found
-    if not (isinstance(student, type) and issubclass(student, nn.Module) and hasattr(student, 'extract_feat')) \
-            or issubclass(student, Distiller):
-        raise ConfigError(f'model.student_type: {getattr(student, "__name__", student)} is no plain detector; the type of '
-                          'the student\'s own config is expected')
-    if (preset, student) not in _COMBINED:
-        _COMBINED[preset, student] = type(f'{preset.__name__}[{student.__name__}]', (preset, student), dict(
-            preset=preset, student_class=student, __module__=preset.__module__,
-            __doc__=f'{student.__name__} taught by {preset.__name__}.'))
-    return _COMBINED[preset, student]
-
-
-def _restored(preset: type, student: type) -> Any:
-    return nn.Module.__new__(combined(preset, student))
 
 
 def _forget_views(samples: list) -> None:

@@ -264,7 +264,8 @@ def test_rtmdet_prior_claimed_for_two_objects_goes_to_the_lower_cost():
     overlaps = torch.full((3, 2), 0.9)  # 2.7 in sum: two priors each
     call = module.Call('assigner', assigner, dict(
         pred_instances=list(range(4)), gt_instances=make_batch(objects=(2, 0))['data_samples'][0].gt_instances), {}, None)
-    result = model.terms[0].co_learning._result(call, module._Matching(costs, overlaps, torch.tensor([True, True, False, True])))
+    matching = module._Matching(costs, overlaps, torch.tensor([True, True, False, True]))
+    result = model.terms[0].co_learning._result(call, matching)
     assert result.gt_inds.tolist() == [1, 2, 0, 2]  # the second is claimed by both: 2 < 3
 
 

@@ -247,7 +247,7 @@ def test_pairs_and_settings_that_do_not_fit_are_refused(teacher):
     refused(r'\[9, 9, 9, 9, 9\] priors a place', dense_cfg('retinanet'), paa)
     refused(r'soft_label: unknown keys .*min_iuo.*did you mean .min_iou', dense_cfg('paa'), paa, dict(min_iuo=0.5))
     refused(r'min_iou: found 1.5', dense_cfg('paa'), paa, dict(min_iou=1.5))
-    refused(r'every term is off', dense_cfg('paa'), paa, OFF)
+    refused(r'no term is on: the student would have no loss', dense_cfg('paa'), paa, OFF)
     refused(r'score_factor: the student.*iou, the teacher.*centerness', dense_cfg('paa'), teacher('atss'),
             dict(score_factor=dict()))
     refused(r'soft_label.cls', dense_cfg('paa'), paa, dict(cls=dict(gama=1)))

@@ -158,7 +158,8 @@ def gradients(forward, model, rank):
 
 def work(rank, folder):
     cfg = dense_cfg('paa')
-    cfg.update(student_type=cfg.type, type='CoLAD', peer=dict(config=dense_cfg('paa', width=16)), criterion=dict(type='RandomCriterion'))
+    cfg.update(student_type=cfg.type, type='CoLAD', peer=dict(config=dense_cfg('paa', width=16)),
+               criterion=dict(type='RandomCriterion'))
     model = build(cfg).eval()
     alone, taught = gradients(model, model, rank)
     model.zero_grad()
