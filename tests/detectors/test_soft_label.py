@@ -252,5 +252,8 @@ def test_pairs_and_settings_that_do_not_fit_are_refused(teacher):
             dict(score_factor=dict()))
     refused(r'soft_label.cls', dense_cfg('paa'), paa, dict(cls=dict(gama=1)))
     refused(r'use_sigmoid', dense_cfg('paa'), paa, dict(cls=dict(use_sigmoid=False)))
-    mixed = build(soft_cfg(dense_cfg('paa'), teacher('atss'), soft_label=dict()), 1)  # no common branch: left out
+    # no common branch: prediction would use what nothing trains, unless the student's own losses do
+    refused(r"score_factor: PAAHead's iou would never be trained", dense_cfg('paa'), teacher('atss'))
+    refused(r"soft_label.bbox: PAAHead's boxes would never be trained", dense_cfg('paa'), paa, dict(bbox=None))
+    mixed = build(soft_cfg(dense_cfg('paa'), teacher('atss'), soft_label=dict(), ground_truth=True), 1)
     assert mixed.distill_terms == ['loss_cls_distill', 'loss_bbox_distill']
