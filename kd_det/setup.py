@@ -12,4 +12,6 @@ def setup() -> None:
     compat.install()
     if find_spec('mmdet') is not None:
         from . import registration
+        from .compat import ssd
+        ssd.install()
         registration.register()

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from mmdet.models.detectors import DetectionTransformer
+from mmdet.models.roi_heads import SparseRoIHead
 from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
@@ -184,7 +185,7 @@ def run_through(model: nn.Module, image: Tensor, parts: Collection[str],
     parts = set(parts) - {'backbone', 'neck'}
     if 'rpn_head' in parts and hasattr(model, 'rpn_head') and hasattr(model.rpn_head, 'rpn_conv'):
         said.append(model.rpn_head(features if rpn_levels is None else [features[j] for j in rpn_levels]))
-    if 'roi_head' in parts and hasattr(model, 'roi_head'):
+    if 'roi_head' in parts and hasattr(model, 'roi_head') and not isinstance(model.roi_head, SparseRoIHead):
         side = float(image.shape[-1])
         roi = image.new_tensor([[0.0, 0.0, 0.0, side / 2, side / 2]])  # (1, 5)
         for stage in range(len(box_heads(model))):
