@@ -9,9 +9,9 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 
-@pytest.mark.parametrize('tool', ['train', 'test', 'compare', 'benchmarks/accuracy', 'benchmarks/mixtures',
-                                  'benchmarks/same_steps', 'benchmarks/step_cost', 'datasets/make_digits',
-                                  'datasets/voc_to_coco'])
+@pytest.mark.parametrize('tool', ['train', 'test', 'compare', 'benchmarks/accuracy', 'benchmarks/detections',
+                                  'benchmarks/mixtures', 'benchmarks/same_steps', 'benchmarks/step_cost',
+                                  'datasets/make_digits', 'datasets/voc_to_coco'])
 def test_help(tool, tmp_path):
     done = subprocess.run([sys.executable, '-W', 'ignore', str(ROOT / 'tools' / f'{tool}.py'), '--help'], cwd=tmp_path,
                           env={**os.environ, 'PYTHONPATH': str(ROOT)}, capture_output=True, text=True, timeout=300)

@@ -3,7 +3,11 @@
 ========================  =====================================================================
 :mod:`.logs`              training curves and evaluation records of a work directory
 :mod:`.runs`              from what the command line names to config, checkpoint, seed and log
-:mod:`.accuracy`          AP figures of an evaluation record; evaluation where none is recorded
+:mod:`.accuracy`          AP figures of an evaluation record
+:mod:`.evaluation`        run an evaluation, and keep the detections
+:mod:`.detections`        detections of an evaluation set as a small file
+:mod:`.matching`          detections matched to ground truth; COCO AP of any draw of images
+:mod:`.bootstrap`         how far a difference depends on the evaluation images
 :mod:`.student`           build the deployed detector of a config and load a checkpoint strictly
 :mod:`.images`            the images on which detectors are measured
 :mod:`.cost`              parameters, multiply-adds, latency

@@ -1,15 +1,8 @@
-"""AP figures: out of the names that MMDetection's metrics use, or by running the evaluation."""
-import contextlib
-import copy
+"""AP figures out of the names that MMDetection's metrics use."""
 import math
-import sys
-import tempfile
-import uuid
 from dataclasses import dataclass
 
 from mmengine.config import Config
-
-from ..errors import CompareError
 
 # Column -> how CocoMetric and VOCMetric call it, without the prefix that names the metric.
 FIGURES = {
@@ -74,49 +67,3 @@ def dataset_of(cfg: Config | None, split: str) -> str | None:
             return evaluator['ann_file']
     dataset = (cfg.get(f'{split}_dataloader') or {}).get('dataset') or {}
     return dataset.get('ann_file')
-
-
-def evaluate(cfg: Config, model: dict, state_dict: dict, split: str) -> Accuracy:
-    """Run MMDetection's test loop on the deployed detector, on the device that MMEngine picks.
-
-    Nothing is written beside the run, and hooks of training take no part.
-
-    Args:
-        cfg (Config): config of the run; its ``<split>_dataloader`` and ``<split>_evaluator`` count.
-        model (dict): model config of the deployed detector.
-        state_dict (dict): its weights, known to fit.
-        split (str): ``'val'`` or ``'test'``.
-
-    Raises:
-        CompareError: the config has no such evaluation, or the evaluation gives no box AP.
-        DataError: the data set is missing or broken.
-    """
-    from mmengine.runner import Runner
-
-    from ..engine.data_check import check_data
-    for key in (f'{split}_dataloader', f'{split}_evaluator'):
-        if not cfg.get(key):
-            raise CompareError(f'cannot evaluate: the config has no {key}')
-    check_data(cfg, (f'{split}_dataloader',))
-    hooks = {name: hook for name, hook in (cfg.get('default_hooks') or {}).items()
-             if name not in ('visualization', 'checkpoint')}
-    with tempfile.TemporaryDirectory() as work_dir, contextlib.redirect_stdout(sys.stderr):
-        runner = Runner.from_cfg(Config({
-            'model': copy.deepcopy(model),
-            'work_dir': work_dir,
-            'test_dataloader': copy.deepcopy(cfg[f'{split}_dataloader']),
-            'test_evaluator': copy.deepcopy(cfg[f'{split}_evaluator']),
-            'test_cfg': cfg.get('test_cfg') or {'type': 'TestLoop'},
-            'default_hooks': hooks,
-            'default_scope': cfg.get('default_scope', 'mmdet'),
-            'env_cfg': cfg.get('env_cfg') or {'dist_cfg': {'backend': 'nccl'}},
-            'randomness': cfg.get('randomness') or {'seed': 0},
-            'log_processor': cfg.get('log_processor'),
-            'log_level': 'ERROR',
-            # a second evaluation in this process must not share the first one's logger and folder
-            'experiment_name': f'compare-{uuid.uuid4().hex}'}))
-        runner.model.load_state_dict(state_dict, strict=True)
-        accuracy = accuracy_of(runner.test())
-    if accuracy is None:
-        raise CompareError(f'the {split}_evaluator of the config gives no box AP')
-    return accuracy

@@ -9,7 +9,9 @@ import torch
 
 from ..errors import CompareError
 from ..weights import read_state_dict
-from . import accuracy, cost, images
+from . import cost, images
+from .accuracy import dataset_of
+from .evaluation import evaluate as run_evaluation
 from .logs import Record
 from .rows import Member, Row, fold
 from .runs import Run, find_run, recipe, seed_of
@@ -59,8 +61,8 @@ def compare(specs: Sequence[str], names: Sequence[str] | None = None, fold_seeds
         if record is None and evaluate is not None:
             progress(f'evaluating {run.name} ...')
             loop = split or 'test'
-            figures = accuracy.evaluate(run.cfg, deployed_model(run.cfg), state_dict, loop)
-            record = Record(loop, figures, accuracy.dataset_of(run.cfg, loop))
+            found = run_evaluation(run.cfg, deployed_model(run.cfg), state_dict, loop)
+            record = Record(loop, found.accuracy, dataset_of(run.cfg, loop))
         if record is None and run.log is not None:
             raise CompareError(
                 f'{spec!r} has recorded no {split + " " if split else ""}AP; evaluate it with '

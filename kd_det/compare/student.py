@@ -1,4 +1,6 @@
 """The detector that a config deploys, with a checkpoint's weights."""
+import copy
+
 from mmengine.config import Config, ConfigDict
 from torch import nn
 
@@ -6,21 +8,26 @@ from ..plain import deployed_config
 from ..weights import load_whole
 
 
-def deployed_model(cfg: Config) -> ConfigDict:
-    """Model config of what is deployed: the plain student of a distillation config."""
-    model = deployed_config(cfg).model
+def deployed_model(cfg: Config, network: str | None = None) -> ConfigDict:
+    """Model config of what is deployed: the plain student of a distillation config.
+
+    Args:
+        network (str | None): 'second' for the second network of a CoLAD config.
+    """
+    model = deployed_config(cfg, network).model
     if 'data_preprocessor' not in model and cfg.get('data_preprocessor'):
         model.data_preprocessor = cfg.data_preprocessor  # as the runner does
     return model
 
 
-def build_detector(cfg: Config, state_dict: dict, source: str) -> nn.Module:
+def build_detector(cfg: Config, state_dict: dict, source: str, model: dict | None = None) -> nn.Module:
     """Build the deployed detector of ``cfg`` in eval mode, on the CPU, and load it strictly.
 
     Args:
         cfg (Config): config of the run.
         state_dict (dict): name to tensor.
         source (str): where the weights come from, for the error.
+        model (dict | None): in place of :func:`deployed_model` of ``cfg``.
 
     Raises:
         CheckpointMismatch: names or shapes do not match exactly; lists them.
@@ -30,6 +37,6 @@ def build_detector(cfg: Config, state_dict: dict, source: str) -> nn.Module:
     from mmengine.model import revert_sync_batchnorm
     from mmengine.registry import init_default_scope
     init_default_scope(cfg.get('default_scope') or 'mmdet')
-    model = revert_sync_batchnorm(MODELS.build(deployed_model(cfg)))
+    model = revert_sync_batchnorm(MODELS.build(deployed_model(cfg) if model is None else copy.deepcopy(model)))
     load_whole(model, state_dict, f'checkpoint {source!r}')
     return model.eval()

@@ -7,6 +7,7 @@
 :mod:`.planning`     which runs are needed, and the command line of each
 :mod:`.running`      train them side by side
 :mod:`.finished`     what a finished run left in its work directory
+:mod:`.evaluating`   evaluate its checkpoint, and keep the detections
 :mod:`.recording`    the record of a finished run
 :mod:`.importing`    a run that was trained outside the study
 :mod:`.records`      read and write records

@@ -3,13 +3,16 @@ import glob
 import os
 import os.path as osp
 import shutil
+import subprocess
+import tempfile
 
 from ..errors import StudyError
 from .definition import Study
+from .evaluating import Evaluated, keep_detections, read_evaluation
 from .finished import read_finished, run_config
 from .identity import config_hash, differing_keys, weights_hash
 from .planning import Settings, Task, plan_one, train_arguments
-from .recording import make_record, write_record
+from .recording import make_record, with_detections, write_record
 from .records import read_record, record_path
 
 
@@ -40,17 +43,29 @@ def import_run(study: Study, row_name: str, seed: int, run_dir: str, settings: S
         if '://' not in checkpoint and not osp.isfile(checkpoint):
             raise StudyError(f'{run_dir!r}: its teacher {checkpoint!r} is gone, so its weights cannot be recorded')
         teacher = dict(row=task.teacher.row.name, seed=task.teacher.seed, weights_sha256=weights_hash(checkpoint))
-    record = make_record(study, task.row, seed, finished, settings.root, threads=None, jobs=None,
-                         command=train_arguments(task, settings, for_record=True), teacher=teacher)
-    record['imported'] = True
-    old = read_record(record_path(settings.results, task.row, seed))
+    with tempfile.TemporaryDirectory() as folder:
+        if subprocess.run(settings.evaluate_command(run_dir, folder), cwd=settings.root, env=settings.environment(),
+                          stdout=subprocess.DEVNULL).returncode:
+            raise StudyError(f'{run_dir!r}: its checkpoint could not be evaluated; nothing is imported')
+        evaluated = read_evaluation(folder)
+        record = make_record(study, task.row, seed, finished, evaluated, settings.root, threads=None, jobs=None,
+                             command=train_arguments(task, settings, for_record=True), teacher=teacher)
+        record['imported'] = True
+        return _take(task, record, evaluated, run_dir, finished.checkpoint, settings)
+
+
+def _take(task: Task, record: dict, evaluated: dict[str, Evaluated], run_dir: str, checkpoint: str,
+          settings: Settings) -> Task:
+    row, seed = task.row, task.seed
+    old = read_record(record_path(settings.results, row, seed))
     same = old is not None and old['weights_sha256'] == record['weights_sha256']
     if old is not None and not same and not settings.redo:
         raise StudyError(f'{task.name} is recorded already, with other weights (AP {old["accuracy"]["AP"]}); --redo '
                          'replaces it')
-    _copy(run_dir, finished.checkpoint, settings.run_dir(task.row, seed))
-    if not same:
-        write_record(settings.results, task.row, seed, record)
+    _copy(run_dir, checkpoint, settings.run_dir(row, seed))
+    if not same or 'detections' not in old:
+        keep_detections(evaluated, settings.results, row, seed)
+        write_record(settings.results, row, seed, with_detections(old, record) if same else record)
     print(f'{task.name}: AP {record["accuracy"]["AP"]}, {"restored" if same else "imported"}')
     return task
 

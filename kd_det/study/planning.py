@@ -3,6 +3,7 @@ import argparse
 import os
 import os.path as osp
 import shlex
+import sys
 from dataclasses import dataclass, field
 
 from mmengine.config import Config, DictAction
@@ -17,11 +18,15 @@ from .records import read_record, record_path
 
 @dataclass
 class Settings:
-    """Where things lie and how runs are started; paths are absolute or below ``root``."""
+    """Where things lie and how runs are started; paths are absolute or below ``root``.
+
+    ``trainer`` and ``evaluator`` are programs: ``tools/train.py`` and ``tools/benchmarks/detections.py``.
+    """
     root: str
     work_dir: str
     results: str
     trainer: str
+    evaluator: str
     threads: int = 1
     jobs: int = 1
     redo: bool = False
@@ -31,6 +36,16 @@ class Settings:
 
     def run_dir(self, row: StudyRow, seed: int) -> str:
         return osp.join(self.work_dir, row.home, f'seed{seed}')
+
+    def environment(self) -> dict[str, str]:
+        """Of the programs that are started: the threads of each, and the package of this checkout."""
+        return dict(os.environ, OMP_NUM_THREADS=str(self.threads), MKL_NUM_THREADS=str(self.threads),
+                    PYTHONPATH=os.pathsep.join(filter(None, [self.root, os.environ.get('PYTHONPATH')])))
+
+    def evaluate_command(self, run_dir: str, folder: str) -> list[str]:
+        """The command line that evaluates a finished run and leaves its detections in ``folder``."""
+        return [sys.executable, self.evaluator, run_dir, folder,
+                *(['--data-root', self.data_root] if self.data_root else [])]
 
 
 @dataclass
@@ -154,7 +169,7 @@ def train_arguments(task: Task, settings: Settings, for_record: bool = False) ->
     """
     place, options = settings, dict(task.options)
     if for_record:
-        place = Settings(root='', work_dir='work_dirs/studies', results='', trainer='')
+        place = Settings(root='', work_dir='work_dirs/studies', results='', trainer='', evaluator='')
     run_dir = relative(place.run_dir(task.row, task.seed), place.root)
     if task.teacher is not None:
         finished = own_finished(task.teacher, settings)

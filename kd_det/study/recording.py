@@ -12,38 +12,57 @@ from mmengine.config import Config
 
 from .configs import ann_files
 from .definition import Study, StudyRow
+from .evaluating import Evaluated, agree
 from .finished import Finished
 from .identity import config_hash, weights_hash
 from .records import record_path, write_atomically
 
 
-def make_record(study: Study, row: StudyRow, seed: int, finished: Finished, root: str, threads: int | None,
-                jobs: int | None, command: str, teacher: dict | None = None) -> dict:
-    """The record as it is written.
+def make_record(study: Study, row: StudyRow, seed: int, finished: Finished, evaluated: dict[str, Evaluated], root: str,
+                threads: int | None, jobs: int | None, command: str, teacher: dict | None = None) -> dict:
+    """The record as it is written: the figures are those of the evaluated checkpoint, not rounded.
 
     Args:
+        evaluated (dict[str, Evaluated]): by network.
         root (str): directory that relative paths of the config start from.
         threads (int | None): of the run; None where nobody knows.
         jobs (int | None): runs side by side.
         command (str): what trains it again.
         teacher (dict | None): ``row``, ``seed`` and ``weights_sha256``.
+
+    Raises:
+        StudyError: the evaluation and the run's own last validation contradict each other.
     """
-    accuracy, cfg = finished.accuracy, finished.cfg
+    first, cfg = evaluated['first'], finished.cfg
     work_dir = osp.dirname(finished.checkpoint)
     record = dict(
         study=row.home.split('/')[0], row=row.home.split('/')[1], seed=seed, split=study.split, config=row.config,
-        accuracy=accuracy.figures, per_class=accuracy.per_class, epoch=cfg.train_cfg.max_epochs,
+        accuracy=first.accuracy.figures, per_class=first.accuracy.per_class,
+        detections=dict(sha256=first.sha), epoch=cfg.train_cfg.max_epochs,
         wall_seconds=round(finished.seconds), schedule=schedule(cfg), annotations=annotations(cfg, root),
         hardware=dict(device=device_of(work_dir), cores=os.cpu_count(), threads=threads, jobs=jobs),
         versions=versions(work_dir), config_sha256=config_hash(cfg),
         weights_sha256=weights_hash(finished.checkpoint))
+    agree(f'{row.name} seed {seed}', finished.accuracy, first.accuracy)
     if finished.peer is not None:
-        record['peer'] = dict(accuracy=finished.peer.figures, per_class=finished.peer.per_class)
+        second = evaluated['second']
+        agree(f'{row.name} seed {seed}, second network', finished.peer, second.accuracy)
+        record['peer'] = dict(accuracy=second.accuracy.figures, per_class=second.accuracy.per_class,
+                              detections=dict(sha256=second.sha))
     if finished.first_teaches is not None:
         record['first_teaches'] = round(finished.first_teaches, 4)
     if teacher is not None:
         record['teacher'] = teacher
     return dict(record, command=command)
+
+
+def with_detections(old: dict, new: dict) -> dict:
+    """``old`` with what depends on the evaluation alone taken from ``new``, a record of the same weights."""
+    keys = ('accuracy', 'per_class', 'detections')
+    record = {**old, **{key: new[key] for key in keys}}
+    if 'peer' in new:
+        record['peer'] = new['peer']
+    return record
 
 
 def write_record(results: str, row: StudyRow, seed: int, record: dict) -> None:

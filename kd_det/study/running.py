@@ -9,16 +9,29 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 from ..errors import StudyError
 from .definition import Study
+from .evaluating import Evaluated, keep_detections, read_evaluation
 from .finished import Finished, checkpoint_of, read_finished, run_config
 from .identity import config_hash, differing_keys, weights_hash
 from .planning import Settings, Task, train_arguments
-from .recording import make_record, write_record
+from .recording import make_record, with_detections, write_record
 from .records import mean_seconds, read_record, record_path, row_records
 
 _STOP_SECONDS = 60.0  # a step, a checkpoint and the exit of the data loader's workers
+DETECTIONS = 'detections'
+"""Folder of the evaluation in a run's work directory."""
+
+
+@dataclass
+class _Job:
+    """A task whose training or, once ``finished`` is set, evaluation is running; ``lock`` is an open file."""
+    task: Task
+    lock: int
+    start: float
+    finished: Finished | None = None
 
 
 class Scheduler:
@@ -38,7 +51,7 @@ class Scheduler:
                              + '. --redo trains them again; --rows leaves them out')
         self.pending = [task for task in tasks if task.state != 'recorded']
         self.total = len(self.pending)
-        self.running: dict[subprocess.Popen, tuple[Task, int, float]] = {}
+        self.running: dict[subprocess.Popen, _Job] = {}
         self.failed: list[Task] = []
 
     def run(self) -> list[Task]:
@@ -63,7 +76,7 @@ class Scheduler:
                 return
             if task.teacher in self.failed:
                 self._fail(task, f'its teacher ({task.teacher.name}) failed')
-            elif task.teacher not in self.pending and task.teacher not in [t for t, *_ in self.running.values()]:
+            elif task.teacher not in self.pending and task.teacher not in [job.task for job in self.running.values()]:
                 self._start(task)
 
     def _start(self, task: Task) -> None:
@@ -85,19 +98,28 @@ class Scheduler:
         if arguments is None:
             os.close(lock)
             return
-        env = dict(os.environ, OMP_NUM_THREADS=str(self.settings.threads), MKL_NUM_THREADS=str(self.settings.threads),
-                   PYTHONPATH=os.pathsep.join(filter(None, [self.settings.root, os.environ.get('PYTHONPATH')])))
-        with open(f'{run_dir}.log', 'a', encoding='utf-8') as output:
-            # its own session: the terminal's Ctrl-C reaches only this program, which then stops the run in good order.
-            # The lock goes along, so that a run outliving this program is not started a second time.
-            process = subprocess.Popen([sys.executable, self.settings.trainer, *arguments], cwd=self.settings.root,
-                                       env=env, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
-                                       pass_fds=(lock,))
-        self.running[process] = (task, lock, time.monotonic())
+        if isinstance(arguments, Finished):
+            self._evaluate(_Job(task, lock, time.monotonic()), arguments)
+            return
+        self._launch(_Job(task, lock, time.monotonic()), [sys.executable, self.settings.trainer, *arguments])
         self._say(f'{task.name}: started{" again from its last checkpoint" if "--resume" in arguments else ""}')
 
-    def _prepare(self, task: Task, run_dir: str) -> list[str] | None:
-        """The arguments of the training; None if the run is done and now recorded."""
+    def _launch(self, job: '_Job', command: list[str]) -> None:
+        with open(f'{self.settings.run_dir(job.task.row, job.task.seed)}.log', 'a', encoding='utf-8') as output:
+            # its own session: the terminal's Ctrl-C reaches only this program, which then stops the run in good order.
+            # The lock goes along, so that a run outliving this program is not started a second time.
+            process = subprocess.Popen(command, cwd=self.settings.root, env=self.settings.environment(), stdout=output,
+                                       stderr=subprocess.STDOUT, start_new_session=True, pass_fds=(job.lock,))
+        self.running[process] = job
+
+    def _evaluate(self, job: '_Job', finished: Finished) -> None:
+        """Start the evaluation of a finished training; the record is written when it ends."""
+        run_dir = self.settings.run_dir(job.task.row, job.task.seed)
+        self._launch(replace(job, finished=finished),
+                     self.settings.evaluate_command(run_dir, osp.join(run_dir, DETECTIONS)))
+
+    def _prepare(self, task: Task, run_dir: str) -> list[str] | Finished | None:
+        """The arguments of the training; the run if it is finished but not recorded; None if it is recorded."""
         record = read_record(record_path(self.settings.results, task.row, task.seed))
         if record and record['config_sha256'] == task.sha and task.state != 'retrain':
             self._say(f'{task.name}: recorded by another runner')
@@ -111,8 +133,7 @@ class Scheduler:
         resume = False
         if there is not None:
             if (finished := read_finished(run_dir)) is not None:
-                self._record(task, finished)
-                return None
+                return finished
             checkpoint = checkpoint_of(run_dir) if osp.isfile(osp.join(run_dir, 'last_checkpoint')) else None
             resume = checkpoint is not None
             if resume and checkpoint.endswith(f'epoch_{there.train_cfg.max_epochs}.pth'):
@@ -123,40 +144,49 @@ class Scheduler:
         return train_arguments(task, self.settings) + ['--resume'] * resume
 
     def _finish(self, process: subprocess.Popen) -> None:
-        task, lock, _ = self.running.pop(process)
-        run_dir = self.settings.run_dir(task.row, task.seed)
+        job = self.running.pop(process)
+        task, run_dir = job.task, self.settings.run_dir(job.task.row, job.task.seed)
+        goes_on = False
         try:
             if process.returncode != 0:
                 raise StudyError(f'ended with {process.returncode}; the end of {run_dir}.log:\n'
                                  + _tail(f'{run_dir}.log'))
+            if job.finished is not None:
+                self._record(task, job.finished, read_evaluation(osp.join(run_dir, DETECTIONS)))
+                return
             finished = read_finished(run_dir)
             if finished is None:
                 raise StudyError(f'ended without a validation after its last epoch; see {run_dir}.log')
             if config_hash(finished.cfg) != task.sha:
                 raise StudyError('the trained config is not the study\'s; it differs in '
                                  + ', '.join(differing_keys(finished.cfg, task.cfg)[:6]))
-            self._record(task, finished)
+            self._evaluate(job, finished)
+            goes_on = True
         except (ValueError, OSError, RuntimeError) as error:
             self._fail(task, str(error))
         finally:
-            os.close(lock)
+            if not goes_on:
+                os.close(job.lock)
 
-    def _record(self, task: Task, finished: Finished) -> None:
+    def _record(self, task: Task, finished: Finished, evaluated: dict[str, Evaluated]) -> None:
         settings, teacher = self.settings, None
         if task.teacher is not None:
             checkpoint = osp.join(settings.root, finished.cfg.model.teacher.checkpoint)
             teacher = dict(row=task.teacher.row.name, seed=task.teacher.seed, weights_sha256=weights_hash(checkpoint))
-        record = make_record(self.study, task.row, task.seed, finished, settings.root, settings.threads, settings.jobs,
-                             train_arguments(task, settings, for_record=True), teacher)
+        record = make_record(self.study, task.row, task.seed, finished, evaluated, settings.root, settings.threads,
+                             settings.jobs, train_arguments(task, settings, for_record=True), teacher)
         old = read_record(record_path(self.settings.results, task.row, task.seed))
         if task.state == 'retrain' and old is not None:
             same = old['weights_sha256'] == record['weights_sha256']
             self._say(f'{task.name}: trained again, ' + ('the same weights' if same else
-                      f'OTHER weights than recorded: AP {record["accuracy"]["AP"]}, recorded '
-                      f'{old["accuracy"]["AP"]}; the record stays, new students name the new weights'))
-            return
+                      f'OTHER weights than recorded: AP {record["accuracy"]["AP"]:.1f}, recorded '
+                      f'{old["accuracy"]["AP"]:.1f}; the record stays, new students name the new weights'))
+            if not same or 'detections' in old:
+                return
+            record = with_detections(old, record)  # one from before detections were kept
+        keep_detections(evaluated, self.settings.results, task.row, task.seed)
         write_record(self.settings.results, task.row, task.seed, record)
-        self._say(f'{task.name}: AP {record["accuracy"]["AP"]}, {record["wall_seconds"] / 60:.1f} min')
+        self._say(f'{task.name}: AP {record["accuracy"]["AP"]:.1f}, {record["wall_seconds"] / 60:.1f} min')
         self.after_each()
 
     def _fail(self, task: Task, reason: str) -> None:
@@ -170,8 +200,9 @@ class Scheduler:
         print(f'{time.strftime("%H:%M:%S")} [{done}/{self.total}] {text}', flush=True)
 
     def _report(self) -> None:
-        parts = [f'{task.name} {_progress(self.settings.run_dir(task.row, task.seed))}'
-                 for task, *_ in self.running.values()]
+        parts = [f'{job.task.name} '
+                 + ('evaluating' if job.finished else _progress(self.settings.run_dir(job.task.row, job.task.seed)))
+                 for job in self.running.values()]
         left = self._seconds_left()
         parts.append('study: eta unknown' if left is None else f'study: eta {left / 60:.0f} min')
         self._say('; '.join(parts))
@@ -185,7 +216,7 @@ class Scheduler:
         def estimate(task: Task) -> float:
             return known[task.row.name] or sum(times) / len(times)
         left = sum(map(estimate, self.pending))
-        left += sum(max(estimate(task) - (time.monotonic() - start), 0) for task, _, start in self.running.values())
+        left += sum(max(estimate(job.task) - (time.monotonic() - job.start), 0) for job in self.running.values())
         return left / self.settings.jobs
 
     def _stop_all(self) -> None:
@@ -201,8 +232,8 @@ class Scheduler:
                 if process.poll() is None:
                     os.killpg(process.pid, signal.SIGKILL)
                     process.wait()
-        for _, lock, _ in self.running.values():
-            os.close(lock)
+        for job in self.running.values():
+            os.close(job.lock)
         self.running = {}
 
 

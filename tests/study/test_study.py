@@ -11,9 +11,11 @@ import pytest
 import torch
 from mmengine.config import Config
 
+from kd_det.compare.detections import file_hash, read_detections
 from kd_det.errors import StudyError
 from kd_det.study.configs import split_options
 from kd_det.study.definition import load_study
+from kd_det.study.evaluating import detections_path
 from kd_det.study.identity import config_hash, differing_keys, weights_hash
 from kd_det.study.importing import import_run
 from kd_det.study.planning import Settings, option_arguments, plan
@@ -79,6 +81,22 @@ for epoch in range(first, epochs + 1):
 stamp('2026/01/01 00:01:30 - mmengine - INFO - end')
 '''
 
+# Evaluates nothing: says of every network of a run what the stub above logged, and that it detected one thing.
+STUB_EVALUATOR = '''
+import glob, gzip, hashlib, json, os, runpy, sys
+run_dir, folder = sys.argv[1:3]
+cfg = runpy.run_path(glob.glob(os.path.join(run_dir, "*.py"))[0])
+ap = cfg["stub"]["ap"] + 0.01 * cfg["randomness"]["seed"] + cfg["stub"].get("evaluates_to", 0)
+os.makedirs(folder, exist_ok=True)
+name = f"{os.path.basename(os.path.dirname(run_dir))} {cfg['randomness']['seed']}"
+packed = gzip.compress(json.dumps([dict(image_id=1, category_id=1, bbox=[0, 0, 1, 1], score=1.0, name=name)]).encode(), mtime=0)
+with open(os.path.join(folder, "first.detections.json.gz"), "wb") as file:
+    file.write(packed)
+with open(os.path.join(folder, "evaluation.json"), "w") as file:
+    json.dump(dict(first=dict(accuracy=dict(AP=100 * ap, AP50=90.0, AP75=None, APs=None, APm=None, APl=None),
+                              per_class=dict(disc=100 * ap), sha256=hashlib.sha256(packed).hexdigest())), file)
+'''
+
 CONFIG = '''
 data_root = 'data/'
 model = {model!r}
@@ -96,6 +114,7 @@ def place(tmp_path):
     """A function that writes a study of teacher, base and distilled row, and returns (study, settings)."""
     (tmp_path / 'configs').mkdir()
     (tmp_path / 'stub.py').write_text(STUB)
+    (tmp_path / 'stub_evaluator.py').write_text(STUB_EVALUATOR)
     for name, value in (('teacher', 1.0), ('student', 2.0)):
         torch.save(dict(state_dict=dict(w=torch.full((3,), value)), meta={}), tmp_path / f'{name}.pth')
 
@@ -114,7 +133,8 @@ def place(tmp_path):
                 dict(name='all', config='configs/all.py', seeds=list(seeds), description='taught')])))
         return load_study(str(tmp_path / 'study.json')), Settings(
             root=str(tmp_path), work_dir=str(tmp_path / 'work_dirs/studies'), results=str(tmp_path / 'results'),
-            trainer=str(tmp_path / 'stub.py'), jobs=jobs, poll_seconds=0.02)
+            trainer=str(tmp_path / 'stub.py'), evaluator=str(tmp_path / 'stub_evaluator.py'), jobs=jobs,
+            poll_seconds=0.02)
     return write
 
 
@@ -196,8 +216,8 @@ def test_runs_everything_records_it_without_machine_paths_and_then_has_nothing_t
     study, settings = place(jobs=2)
     assert train(study, settings) == []
     found = record(settings, 'all', 1)
-    assert found['accuracy']['AP'] == 55.0          # the last epoch's, not the better first one's 99
-    assert found['per_class'] == {'disc': 55.0} and found['accuracy']['APs'] is None
+    assert found['accuracy']['AP'] == pytest.approx(55.0)  # the last epoch's, not the better first one's 99
+    assert found['per_class'] == {'disc': found['accuracy']['AP']} and found['accuracy']['APs'] is None
     assert found['wall_seconds'] == 90 and found['schedule'] == dict(epochs=2, batch_size=4, optimizer='AdamW', lr=1e-3)
     assert found['teacher'] == dict(row='teacher', seed=0, weights_sha256=record(settings, 'teacher')['weights_sha256'])
     assert 'teacher' not in record(settings, 'base')
@@ -208,6 +228,10 @@ def test_runs_everything_records_it_without_machine_paths_and_then_has_nothing_t
         'model.teacher.checkpoint=work_dirs/studies/toy/teacher/seed0/epoch_2.pth')
     for path in Path(settings.results).rglob('*.json'):
         assert settings.root not in path.read_text()
+    for row, seed in (('all', 1), ('base', 0), ('teacher', 0)):
+        kept = detections_path(settings.results, study.row(row), seed)
+        assert read_detections(kept)[0]['name'] == f'{row} {seed}'
+        assert file_hash(kept) == record(settings, row, seed)['detections']['sha256']
     output = Path(settings.run_dir(study.row('all'), 1) + '.log').read_text()
     assert 'OMP 1' in output and 'work_dirs/studies/toy/teacher/seed0/epoch_2.pth' in output
     assert {task.state for task in plan(study, settings)} == {'recorded'}
@@ -252,9 +276,11 @@ def test_a_finished_run_without_a_record_is_recorded_and_not_trained(place):
     train(study, settings, rows=['base'])
     expected = record(settings, 'base')
     os.remove(f'{settings.results}/toy/base_seed0.json')
+    os.remove(detections_path(settings.results, study.row('base'), 0))
     settings.trainer = 'nowhere.py'
     assert train(study, settings, rows=['base']) == []
     assert record(settings, 'base') == expected
+    assert os.path.isfile(detections_path(settings.results, study.row('base'), 0))
 
 
 def test_a_failed_teacher_fails_its_students_and_no_one_else(place, capsys):
@@ -275,6 +301,32 @@ def test_a_teacher_whose_weights_are_gone_is_trained_again_for_a_new_student(pla
     assert train(study, settings, rows=['all'], seeds=[1]) == []
     assert record(settings, 'teacher') == before
     assert record(settings, 'all', 1)['teacher'] == record(settings, 'all', 0)['teacher']
+
+
+def test_a_checkpoint_that_contradicts_its_own_validation_is_not_recorded(place, capsys):
+    study, settings = place(seeds=[0], base=dict(evaluates_to=0.01))
+    assert train(study, settings, rows=['base']) == ['base seed 0'] and record(settings, 'base') is None
+    assert 'evaluates to AP 51.0, the run\'s last validation says 50.0' in capsys.readouterr().out
+
+
+def test_a_failed_evaluation_is_repeated_without_training_again(place):
+    study, settings = place(seeds=[0])
+    evaluator, settings.evaluator = settings.evaluator, 'nowhere.py'
+    assert train(study, settings, rows=['base']) == ['base seed 0'] and record(settings, 'base') is None
+    settings.evaluator, settings.trainer = evaluator, 'nowhere.py'
+    assert train(study, settings, rows=['base']) == [] and record(settings, 'base') is not None
+
+
+def test_a_record_from_before_detections_were_kept_gets_them_when_its_teacher_is_trained_again(place):
+    study, settings = place()
+    train(study, settings, rows=['all'], seeds=[0])
+    path = Path(settings.results) / 'toy/teacher_seed0.json'
+    complete = json.loads(path.read_text())
+    path.write_text(json.dumps({k: v for k, v in complete.items() if k != 'detections'}))
+    for weights in Path(settings.run_dir(study.row('teacher'), 0)).glob('*.pth'):
+        weights.unlink()
+    train(study, settings, rows=['all'], seeds=[1])
+    assert json.loads(path.read_text()) == complete
 
 
 def test_interrupting_the_runner_ends_its_runs(place, tmp_path):
@@ -313,6 +365,7 @@ def test_import_takes_a_run_of_the_same_config_only(place, tmp_path):
     found = record(settings, 'teacher')
     assert found['accuracy']['AP'] == 60.0 and found['imported'] and found['wall_seconds'] == 90
     assert 'elsewhere' not in json.dumps(found)
+    assert os.path.isfile(detections_path(settings.results, study.row('teacher'), 0))
     assert [t.state for t in plan(study, settings, rows=['teacher'])] == ['recorded']
     assert train(study, settings) == []             # the copied weights teach
     assert record(settings, 'all')['teacher']['weights_sha256'] == found['weights_sha256']
@@ -381,7 +434,8 @@ def test_the_command_line_writes_the_readme(place, tmp_path):
     tool.ROOT = str(tmp_path)
     place(seeds=[0])
     (tmp_path / 'README.md').write_text('head\n<!-- study:toy -->\n<!-- /study:toy -->\n')
-    arguments = [str(tmp_path / 'study.json'), '--trainer', 'stub.py', '--results', 'results']
+    arguments = [str(tmp_path / 'study.json'), '--trainer', 'stub.py', '--evaluator', 'stub_evaluator.py', '--results',
+                 'results']
     assert tool.main([*arguments, '--list']) == 0 and not (tmp_path / 'results').exists()
     assert tool.main([*arguments, '--rows', 'base']) == 0
     assert '| base | small | 1 | 50.0 |' in (tmp_path / 'README.md').read_text()

@@ -42,6 +42,8 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--row', help='for --import')
     parser.add_argument('--seed', type=int, default=0, help='for --import (default 0)')
     parser.add_argument('--trainer', default='tools/train.py', help='the program that trains (default %(default)s)')
+    parser.add_argument('--evaluator', default='tools/benchmarks/detections.py',
+                        help='the program that evaluates a finished run and keeps its detections (default %(default)s)')
     args = parser.parse_args(argv)
     if args.import_dir and not args.row:
         parser.error('--import needs --row')
@@ -59,7 +61,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         study = load_study(path if osp.isfile(path) else from_root(path))
         settings = Settings(root=ROOT, work_dir=from_root(args.work_dir), results=from_root(args.results),
-                            trainer=from_root(args.trainer), threads=args.threads, jobs=args.jobs, redo=args.redo,
+                            trainer=from_root(args.trainer), evaluator=from_root(args.evaluator),
+                            threads=args.threads, jobs=args.jobs, redo=args.redo,
                             data_root=args.data_root and osp.abspath(args.data_root))
 
         def show(to_terminal: bool = False) -> None:
