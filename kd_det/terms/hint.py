@@ -18,7 +18,8 @@ from .term import Term
 class Hint(Term):
     """gamma * (1 / L) * sum over L paired levels of loss(adapter_l(student_l), teacher_l).
 
-    One adapter and one equal share per level; levels are paired by stride. Places that are padding, in a batch of images
+    One adapter and one equal share per level (a loss with ``sum_levels``, whose paper adds levels up, is not divided by L);
+    levels are paired by stride. Places that are padding, in a batch of images
     of different sizes, are left out where the loss takes a ``mask``.
 
     Args:
@@ -137,7 +138,8 @@ class Hint(Term):
         ours, theirs = step.captured.levels(self.layer), step.source(self.source).layer(self.teacher_layer)
         total = sum(self._compare(loss, adapter(ours[i], target_size=_size(theirs[j].shape)), theirs[j], step)
                     for loss, adapter, (i, j) in zip(self._losses, self.adapters, self.pairs))
-        return {self.names()[0]: total / len(self.pairs)}
+        shares = 1 if getattr(self.loss, 'sum_levels', False) else len(self.pairs)
+        return {self.names()[0]: total / shares}
 
     def _compare(self, loss: nn.Module, guided: Tensor, hint: Tensor, step: Step) -> Tensor:
         hint = hint.detach()
@@ -167,7 +169,7 @@ class Hint(Term):
         for name, shapes, side in (('student', self.student_shapes, 0), ('teacher', self.teacher_shapes, 1)):
             alone = [k for k in range(len(shapes)) if k not in [pair[side] for pair in self.pairs]]
             if alone:
-                lines.append(f'    {name} levels {alone} have no partner and take no part')
+                lines.append(f'    {name} levels {alone} have no partner, or are not named, and take no part')
         return lines
 
 

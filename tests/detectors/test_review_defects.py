@@ -197,7 +197,7 @@ def test_an_assigning_teacher_without_finite_predictions_stops_the_run(kind, den
     with torch.no_grad():
         for parameter in model.teacher.model.bbox_head.parameters():
             parameter.fill_(float('nan'))
-    with pytest.raises(ValueError, match='predictions of the teacher.*inf or nan'):
+    with pytest.raises(ValueError, match=r'predictions of the teacher.*inf or nan'):
         losses_of(model, make_batch())
 
 
@@ -281,7 +281,8 @@ def test_paas_first_assignment_is_made_once(dense_teacher, monkeypatch):
     calls = []
     for head in (model.bbox_head, model.teacher.model.bbox_head):
         original = head.assigner.assign
-        monkeypatch.setattr(head.assigner, 'assign', lambda *a, original=original, **k: calls.append(1) or original(*a, **k))
+        monkeypatch.setattr(head.assigner, 'assign',
+                            lambda *a, original=original, **k: calls.append(1) or original(*a, **k))
     losses_of(model, make_batch())
     assert len(calls) == 2  # images
 
