@@ -8,6 +8,7 @@
 :mod:`.detections`        detections of an evaluation set as a small file
 :mod:`.matching`          detections matched to ground truth; COCO AP of any draw of images
 :mod:`.bootstrap`         how far a difference depends on the evaluation images
+:mod:`.error_types`       what kind of mistakes are made, and what each kind costs (TIDE)
 :mod:`.student`           build the deployed detector of a config and load a checkpoint strictly
 :mod:`.images`            the images on which detectors are measured
 :mod:`.cost`              parameters, multiply-adds, latency
