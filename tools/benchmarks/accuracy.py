@@ -5,6 +5,7 @@
 of its own with one thread. Its figures go to ``work_dirs/results/`` at once; what stands there is not trained again.
 """
 import argparse
+import glob
 import os
 import os.path as osp
 import signal
@@ -33,7 +34,7 @@ def parse_args(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--data-root', help='the data set is here instead of the data_root in the configs')
     parser.add_argument('--work-dir', default='work_dirs/studies', help='logs and checkpoints (default %(default)s)')
     parser.add_argument('--results', default='work_dirs/results', help='records (default %(default)s)')
-    parser.add_argument('--readme', default='README.md', help='file with the markers of the table (default %(default)s)')
+    parser.add_argument('--readme', help='page with the markers of the table (default: README.md and those in configs/)')
     parser.add_argument('--list', action='store_true', help='say what is recorded and what would run, and stop')
     parser.add_argument('--tables-only', action='store_true', help='write the table, train nothing')
     parser.add_argument('--redo', action='store_true', help='train again where the recorded config differs')
@@ -67,10 +68,12 @@ def main(argv: list[str] | None = None) -> int:
 
         def show(to_terminal: bool = False) -> None:
             table = study_table(study, settings.results)
-            written = write_readme(from_root(args.readme), study.name, table)
+            pages = [from_root(args.readme)] if args.readme else [
+                from_root('README.md'), *sorted(glob.glob(from_root('configs/*/README.md')))]
+            written = [page for page in pages if write_readme(page, study.name, table)]
             if to_terminal:
-                print(f'\n{table}' + ('' if written else f'\n\n({args.readme} has no markers <!-- study:{study.name} '
-                                      '-->; the table is only printed)'))
+                print(f'\n{table}' + ('' if written else f'\n\n(no page has markers <!-- study:{study.name} -->; '
+                                      'the table is only printed)'))
 
         if args.import_dir:
             import_run(study, args.row, args.seed, args.import_dir, settings)

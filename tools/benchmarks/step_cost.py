@@ -60,9 +60,9 @@ def main() -> None:
         distilled = MODELS.build(cfg.model).to(args.device).train()
         torch.manual_seed(0)
         plain = MODELS.build(student_model(cfg.model)).to(args.device).train()
-        plain_teacher = FrozenTeacher.build(
-            {k: v for k, v in cfg.model.teacher.items() if k not in ('fuse_conv_bn', 'channels_last')},
-            distilled.data_preprocessor)
+        plain_teacher = FrozenTeacher(**{**cfg.model.teacher, 'fuse_conv_bn': False, 'channels_last': False},
+                                      student_preprocessor=distilled.data_preprocessor)
+        plain_teacher.load()
         plain_teacher.model.to(args.device)
         loader = Runner.build_dataloader(cfg.train_dataloader, seed=0)
         batches = [batch for batch, _ in zip(loader, range(4))]
