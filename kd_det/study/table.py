@@ -4,8 +4,10 @@ import os.path as osp
 import statistics
 from dataclasses import dataclass
 
+from ..compare.bootstrap import DRAWS, ImageDifference
 from ..errors import StudyError
 from .definition import Study
+from .image_intervals import Found
 from .records import row_records, write_atomically
 
 # 0.975 quantiles of Student's t for 1, 2, ... degrees of freedom.
@@ -70,19 +72,39 @@ def paired_difference(row: dict, base: dict, teacher: float | None = None) -> Di
     return Difference(seeds, mean, low, high, share)
 
 
-def study_table(study: Study, results: str) -> str:
-    """Markdown of a study; a row without records says so."""
+def study_table(study: Study, results: str, images: dict[str, Found] | None = None) -> str:
+    """Markdown of a study; a row without records says so.
+
+    Args:
+        images (dict[str, Found] | None): of :func:`.image_intervals.image_intervals`; intervals over images get a column
+            of their own if there are any.
+    """
+    images = {name: found.differences for name, found in (images or {}).items() if found.differences}
     records = {row.name: row_records(results, row) for row in study.rows}
     ap = {name: figures(found, 'AP') for name, found in records.items()}
-    lines = ['| | what | seeds | AP | AP50 | AP - base [95 % interval] | gap closed |',
-             '| --- | --- | ---: | ---: | ---: | ---: | ---: |']
+    heads = ['seeds', 'AP', 'AP50', 'AP - base [95 % interval]', 'gap closed']
+    if images:
+        heads[3:4] = ['AP - base [95 % over seeds]', '[95 % over images]']
+    lines = [f'| | what | {" | ".join(heads)} |', '| --- | --- |' + ' ---: |' * len(heads)]
     for row in study.rows:
         cells = [row.label, row.description, str(len(records[row.name])), spread(ap[row.name]),
                  spread(figures(records[row.name], 'AP50'))]
-        cells += _compared(study, row, ap)
-        lines.append('| ' + ' | '.join(cell.replace('|', '\\|') for cell in cells) + ' |')
+        difference, gap = _compared(study, row, ap)
+        over_images = interval(images.get(row.name, {}).get('AP')) if difference else ''
+        cells += [difference, over_images, gap] if images else [difference, gap]
+        lines.append(line(cells))
     return '\n'.join([f'**{study.title}** ({study.split}, last epoch, AP in percent)', '', *lines, '',
-                      *notes(study, records)])
+                      *notes(study, records, bool(images))])
+
+
+def line(cells: list[str]) -> str:
+    """A row of a Markdown table."""
+    return '| ' + ' | '.join(cell.replace('|', '\\|') for cell in cells) + ' |'
+
+
+def interval(difference: ImageDifference | None) -> str:
+    """``[low, high]`` of a difference over images."""
+    return '-' if difference is None else f'[{difference.low:+.1f}, {difference.high:+.1f}]'
 
 
 def _compared(study: Study, row, ap: dict) -> list[str]:
@@ -118,12 +140,15 @@ def spread(values: dict[int, float]) -> str:
     return f'{statistics.fmean(values.values()):.1f}{sd}'
 
 
-def notes(study: Study, records: dict) -> list[str]:
+def notes(study: Study, records: dict, over_images: bool = False) -> list[str]:
     """What a reader must know about the figures: spread, missing runs, mixed conditions."""
     found = [record for row in records.values() for record in row.values()]
     if not found:
         return ['No run is recorded yet.']
-    lines = ['± is the standard deviation over seeds; differences are paired by seed, intervals are Student\'s t.']
+    lines = ['± is the standard deviation over seeds; differences are paired by seed, intervals '
+             + ('over seeds ' if over_images else '') + 'are Student\'s t.'
+             + (f' Intervals over images: paired bootstrap, {DRAWS:,} draws of the evaluation images, seeds as they are.'
+                if over_images else '')]
     for row in study.rows:
         if len({r['config_sha256'] for r in records[row.name].values()}) > 1:
             lines.append(f'Row {row.label!r} mixes seeds of different configs.')

@@ -4,8 +4,8 @@ import io
 
 import numpy as np
 import pytest
+from coco_scenes import coco, random_scene
 from pycocotools.cocoeval import COCOeval
-from scenes import coco, random_scene
 
 from kd_det.compare.bootstrap import draw_images, paired_bootstrap
 from kd_det.compare.matching import AREAS, figures, match, precisions

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from coco_scenes import random_scene
 from conftest import CLASSES, run_tool
 from pycocotools.cocoeval import COCOeval
-from scenes import random_scene
 from tiny_runs import config, make_place, tiny_cfg, write_run
 
 from kd_det.compare import detections as module

@@ -1,7 +1,7 @@
 """TIDE's error types on cases made by hand, and what fixing each of them gives."""
 import numpy as np
 import pytest
-from scenes import coco, random_scene
+from coco_scenes import coco, random_scene
 
 from kd_det.compare.error_types import CORRECT, IGNORED, TYPES, find_errors
 from kd_det.compare.matching import match, precisions

@@ -89,7 +89,8 @@ cfg = runpy.run_path(glob.glob(os.path.join(run_dir, "*.py"))[0])
 ap = cfg["stub"]["ap"] + 0.01 * cfg["randomness"]["seed"] + cfg["stub"].get("evaluates_to", 0)
 os.makedirs(folder, exist_ok=True)
 name = f"{os.path.basename(os.path.dirname(run_dir))} {cfg['randomness']['seed']}"
-packed = gzip.compress(json.dumps([dict(image_id=1, category_id=1, bbox=[0, 0, 1, 1], score=1.0, name=name)]).encode(), mtime=0)
+found = [dict(image_id=1, category_id=1, bbox=[0, 0, 1, 1], score=1.0, name=name)]
+packed = gzip.compress(json.dumps(found).encode(), mtime=0)
 with open(os.path.join(folder, "first.detections.json.gz"), "wb") as file:
     file.write(packed)
 with open(os.path.join(folder, "evaluation.json"), "w") as file:

@@ -15,7 +15,9 @@ import kd_det  # noqa: F401  (prepares the stack before anything of MMDetection 
 
 # isort: split
 from kd_det.errors import CompareError, ConfigError, StudyError
+from kd_det.study.breakdown import breakdown, write_page
 from kd_det.study.definition import load_study
+from kd_det.study.image_intervals import ground_truth, image_intervals
 from kd_det.study.importing import import_run
 from kd_det.study.planning import Settings, plan
 from kd_det.study.running import Scheduler
@@ -66,14 +68,23 @@ def main(argv: list[str] | None = None) -> int:
                             threads=args.threads, jobs=args.jobs, redo=args.redo,
                             data_root=args.data_root and osp.abspath(args.data_root))
 
+        truth = ground_truth(study, ROOT, settings.data_root)
+
         def show(to_terminal: bool = False) -> None:
-            table = study_table(study, settings.results)
+            images = image_intervals(study, settings.results, truth)
+            table = study_table(study, settings.results, images)
+            write_page(settings.results, study, table, details := breakdown(study, images))
             pages = [from_root(args.readme)] if args.readme else [
                 from_root('README.md'), *sorted(glob.glob(from_root('configs/*/README.md')))]
             written = [page for page in pages if write_readme(page, study.name, table)]
             if to_terminal:
-                print(f'\n{table}' + ('' if written else f'\n\n(no page has markers <!-- study:{study.name} -->; '
-                                      'the table is only printed)'))
+                print(f'
+{table}
+
+{details}'.rstrip())
+                if not written:
+                    print(f'
+(no page has markers <!-- study:{study.name} -->; the table is only printed)')
 
         if args.import_dir:
             import_run(study, args.row, args.seed, args.import_dir, settings)
