@@ -78,13 +78,9 @@ def main(argv: list[str] | None = None) -> int:
                 from_root('README.md'), *sorted(glob.glob(from_root('configs/*/README.md')))]
             written = [page for page in pages if write_readme(page, study.name, table)]
             if to_terminal:
-                print(f'
-{table}
-
-{details}'.rstrip())
+                print(f'\n{table}\n\n{details}'.rstrip())
                 if not written:
-                    print(f'
-(no page has markers <!-- study:{study.name} -->; the table is only printed)')
+                    print(f'\n(no page has markers <!-- study:{study.name} -->; the table is only printed)')
 
         if args.import_dir:
             import_run(study, args.row, args.seed, args.import_dir, settings)
