@@ -35,6 +35,8 @@ setup(
         # the maintained forks: same import names, so in an environment of their own
         'onedl': ['onedl-mmdetection==3.5.1', 'onedl-mmengine==0.10.12', 'onedl-mmcv==2.3.6'],
         'tools': ['scikit-learn>=1.3', 'matplotlib>=3.7', 'pillow>=9'],
-        'test': ['pytest>=7', 'pytest-timeout', 'pytest-xdist', 'ruff>=0.6', 'scikit-learn>=1.3', 'matplotlib>=3.7'],
+        'timm': ['timm>=1.0.15'],
+        'test': ['pytest>=7', 'pytest-timeout', 'pytest-xdist', 'ruff>=0.6', 'scikit-learn>=1.3', 'matplotlib>=3.7',
+                 'timm>=1.0.15'],
     },
 )

@@ -9,7 +9,7 @@ def register() -> None:
     """Register every kd_det module once; a name that somebody else holds is an error, never an override."""
     from mmdet.registry import DATASETS, HOOKS, MODELS, TASK_UTILS
 
-    from . import adapters, datasets, detectors, engine, heads, losses, terms
+    from . import adapters, backbones, datasets, detectors, engine, heads, losses, terms
     from .assignment import criteria
 
     entries = [
@@ -20,6 +20,7 @@ def register() -> None:
                   detectors.SoftLabelDistiller, detectors.CoLAD)),
         (MODELS, (terms.Hint, terms.RPNDistillation, terms.RCNNDistillation, terms.SoftLabel, terms.LabelAssignment,
                   terms.CoLearning)),
+        (MODELS, (backbones.TimmBackbone,)),
         (MODELS, (heads.BatchedPAAHead, heads.COPHead)),
         (TASK_UTILS, (criteria.StdMeanCriterion, criteria.FisherCriterion, criteria.MeanCostCriterion,
                       criteria.FixedCriterion, criteria.RandomCriterion)),

@@ -1,0 +1,115 @@
+"""timm's models as feature extractors: made, and asked which map depends on which parameter."""
+import difflib
+import inspect
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import ConfigError
+
+
+def the_library() -> ModuleType:
+    """timm, which is optional.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    try:
+        import timm
+    except ImportError as error:
+        raise ConfigError('TimmBackbone: timm is not installed; pip install timm (or install kd_det with the extra '
+                          '[timm])') from error
+    return timm
+
+
+def check_name(model_name: str) -> None:
+    """Raises :class:`ConfigError` with the nearest names for a model that timm does not have."""
+    timm = the_library()
+    if not isinstance(model_name, str) or not timm.is_model(model_name):
+        close = difflib.get_close_matches(str(model_name), timm.list_models(), n=3)
+        raise ConfigError(f'TimmBackbone.model_name: timm {timm.__version__} has no {model_name!r}'
+                          + (f'; did you mean {" or ".join(map(repr, close))}?' if close else '')
+                          + ' (timm.list_models() lists them)')
+
+
+def classifier(model_name: str, **arguments: Any) -> nn.Module:
+    """The whole classification network on the meta device: its names and shapes, no memory."""
+    with torch.device('meta'):
+        return _create(model_name, arguments)
+
+
+def extractor(model_name: str, out_indices: tuple[int, ...] | None, meta: bool = False, **arguments: Any) -> nn.Module:
+    """The network without its classifier; its forward returns a list of maps.
+
+    Args:
+        out_indices: which of timm's maps; None: timm's own choice.
+        meta (bool): on the meta device, for looking at.
+
+    Raises:
+        ConfigError: timm gives no maps of this model, or refuses an argument.
+    """
+    if out_indices is not None:
+        arguments['out_indices'] = out_indices
+    arguments['features_only'] = True
+    if not meta:
+        return _create(model_name, arguments)
+    with torch.device('meta'):
+        return _create(model_name, arguments)
+
+
+def _create(model_name: str, arguments: dict) -> nn.Module:
+    timm = the_library()
+    try:
+        return timm.create_model(model_name, **arguments)
+    except Exception as error:  # timm raises RuntimeError, AssertionError, TypeError, IndexError ... for bad arguments
+        raise ConfigError(f'TimmBackbone: timm cannot make {model_name!r} with {arguments}: {error}') from error
+
+
+def any_size(model_name: str, arguments: dict) -> dict:
+    """What makes a transformer take images of any size, where its constructor knows of it and ``arguments`` do not say:
+    timm's default is to refuse all but the size of its pre-training."""
+    kind = type(classifier(model_name, **arguments))
+    takes = inspect.signature(kind.__init__).parameters
+    wanted = {'dynamic_img_size': True, 'dynamic_img_pad': True}
+    if 'dynamic_img_size' not in takes:  # Swin in timm before it took that name
+        wanted = {'strict_img_size': False}
+    return {name: value for name, value in wanted.items() if name in takes and name not in arguments}
+
+
+def feature_indices(reductions: list[int]) -> tuple[int, ...]:
+    """The maps that detectors use: the last one of each stride from 4 on.
+
+    >>> feature_indices([2, 4, 8, 16, 32])
+    (1, 2, 3, 4)
+    >>> feature_indices([16, 16, 16])  # a plain ViT has one stride only
+    (2,)
+    """
+    last = {stride: index for index, stride in enumerate(reductions) if stride >= 4}
+    return tuple(sorted(last.values()))
+
+
+def maps_of(net: nn.Module, images: Tensor) -> list[Tensor]:
+    """Feature maps (N, C, h, w), also of models that hand out (N, h, w, C), as Swin does."""
+    maps = list(net(images))
+    fmt = getattr(net, 'output_fmt', None)
+    if getattr(fmt, 'value', fmt) == 'NHWC':
+        maps = [one.permute(0, 3, 1, 2).contiguous() for one in maps]
+    return maps
+
+
+def dependencies(net: nn.Module, size: tuple[int, ...]) -> list[frozenset[str]]:
+    """For each feature map, the names of the parameters that it depends on, by automatic differentiation.
+
+    Args:
+        net: an :func:`extractor` on the meta device, so that nothing is computed.
+        size: (C, H, W) of an image that it takes.
+    """
+    named = dict(net.named_parameters())
+    net.train()
+    found = []
+    for one in maps_of(net, torch.zeros(2, *size, device='meta')):
+        gradients = torch.autograd.grad(one.sum(), list(named.values()), retain_graph=True, allow_unused=True)
+        found.append(frozenset(name for name, gradient in zip(named, gradients) if gradient is not None))
+    return found
