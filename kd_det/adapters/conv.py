@@ -4,8 +4,7 @@ import math
 
 from torch import Tensor, nn
 
-from kd_det.losses.arguments import boolean, one_of, positive_int
-
+from ..arguments import boolean, one_of, positive_int
 from .init import INITS, chain, check_identity_init, initialise_, undisturbed_random_state
 from .resize import RESIZE_MODES, match_size
 

@@ -1,8 +1,7 @@
 """The absent adapter: hints without adaptation."""
 from torch import Tensor, nn
 
-from kd_det.losses.arguments import one_of, positive_int
-
+from ..arguments import one_of, positive_int
 from .resize import RESIZE_MODES, match_size
 
 

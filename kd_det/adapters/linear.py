@@ -3,8 +3,7 @@ import itertools
 
 from torch import Tensor, nn
 
-from kd_det.losses.arguments import boolean, one_of, positive_int
-
+from ..arguments import boolean, one_of, positive_int
 from .init import INITS, chain, check_identity_init, initialise_, undisturbed_random_state
 
 

@@ -2,7 +2,7 @@
 import torch.nn.functional as F
 from torch import Tensor
 
-from kd_det.losses.arguments import one_of
+from ..arguments import one_of
 
 RESIZE_MODES = ('pad', 'interpolate', 'none')
 

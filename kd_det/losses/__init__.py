@@ -1,15 +1,28 @@
 """Distillation losses. Each file holds one: a function on tensors and the module around it.
 
-Nothing here needs more than torch. The modules keep MMDetection's conventions (`loss_weight`,
-`reduction`, `avg_factor`, `reduction_override`); the functions do not reduce over samples,
-except `hint_loss`. The teacher's tensors are detached inside.
+Nothing here needs more than torch. The teacher's tensors are detached inside, and what is summed is summed in float32 at
+least. Each module says by its class attribute ``compares`` what its ``forward`` takes, so that a term can refuse one of a
+wrong kind:
+
+=================  =======================================================================================================
+``'scores'``       logits of student and teacher, of one shape, before softmax or sigmoid
+``'boxes'``        boxes of student, teacher and target, (N, 4) each, in one encoding
+``'features'``     an adapted feature of the student, and the teacher's
+=================  =======================================================================================================
+
+Losses on scores and boxes keep MMDetection's conventions (``loss_weight``, ``reduction``, ``avg_factor``,
+``reduction_override``), and their functions do not reduce over samples. Losses on features are called
+``loss(guided, hint, mask=None)`` for one pyramid level and return a scalar, ``loss_weight`` included; ``sum_levels`` says
+that the paper adds levels up.
 """
 from .box_mimicry import BoxMimicryLoss, box_mimicry_loss
 from .focal_kl import FocalKLLoss, focal_kl_loss
 from .hint import HintLoss, hint_loss
 from .logit_matching import LogitMatchingLoss, logit_matching_loss
+from .modulated import ModulatedBCELoss, modulated_loss
 from .pkd import PKDLoss, pkd_loss
 from .reduction import reduce_loss
+from .soft_bce import SoftBCELoss
 from .soft_target import SoftTargetLoss, soft_target_loss
 from .teacher_bounded import TeacherBoundedLoss, teacher_bounded_loss
 
@@ -18,13 +31,16 @@ __all__ = [
     'FocalKLLoss',
     'HintLoss',
     'LogitMatchingLoss',
+    'ModulatedBCELoss',
     'PKDLoss',
+    'SoftBCELoss',
     'SoftTargetLoss',
     'TeacherBoundedLoss',
     'box_mimicry_loss',
     'focal_kl_loss',
     'hint_loss',
     'logit_matching_loss',
+    'modulated_loss',
     'pkd_loss',
     'reduce_loss',
     'soft_target_loss',

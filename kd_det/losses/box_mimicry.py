@@ -1,7 +1,7 @@
 """Box mimicry: the teacher's box as regression target, which the bounded loss is compared with."""
 from torch import Tensor, nn
 
-from .arguments import at_least_float32, non_negative, one_of, same_shape
+from ..arguments import at_least_float32, comparable, non_negative, one_of
 from .reduction import REDUCTIONS, align_weight, pick_reduction, reduce_loss
 
 
@@ -21,7 +21,7 @@ def box_mimicry_loss(student: Tensor, teacher: Tensor, weight: Tensor | None = N
 
     Source: column L2 of Chen et al. 2017, table 4, where it falls below the plain student.
     """
-    same_shape(student=student, teacher=teacher)
+    comparable(student=student, teacher=teacher)
     if student.dim() != 2 or student.shape[1] != 4:
         raise ValueError(
             f'boxes must be (N, 4), found {tuple(student.shape)}; '

@@ -1,9 +1,10 @@
 """Focal KL: soft labels over all anchors, the agreeing ones fading out (Nguyen et al. 2022)."""
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .arguments import at_least_float32, boolean, non_negative, one_of, positive, same_shape
+from ..arguments import at_least_float32, boolean, comparable, non_negative, one_of, positive
+from .modulated import modulated_loss, modulator
+from .recompute import recomputed
 from .reduction import REDUCTIONS, pick_reduction, reduce_loss
 
 
@@ -16,7 +17,7 @@ def focal_kl_loss(
 ) -> Tensor:
     r"""KL(p_t || p_s), modulated by how far the student is from the teacher.
 
-    Sigmoid, every element a two-class problem, p = sigmoid(z / T)::
+    Sigmoid, every element a two-class problem, p = sigmoid(z / T): :func:`modulated_loss` with ``kl=True``::
 
         L = T^2 KL(p_t || p_s) |p_t - p_s|^gamma
         KL(p || q) = p log(p / q) + (1 - p) log((1 - p) / (1 - q))
@@ -25,9 +26,9 @@ def focal_kl_loss(
 
         L_n = T^2 [sum_c p_t(c) log(p_t(c) / p_s(c))] [1/2 sum_c |p_t(c) - p_s(c)|]^gamma
 
-    which for two classes is the sigmoid's formula. As in the focal loss, the gradient flows
-    through the modulator too. Where p_t = p_s that factor's slope is infinite for gamma < 1, but
-    KL falls with the square of the distance: the gradient is 0 there, and is exactly 0 here.
+    which for two classes is the sigmoid's formula. As in the focal loss, the gradient flows through the modulator too.
+    Where p_t = p_s that factor's slope is infinite for gamma < 1, but KL falls with the square of the distance: the
+    gradient is 0 there, and is exactly 0 here.
 
     Args:
         student_logits: (N, C), or any shape for the sigmoid form, e.g. (N,) of an IoU branch.
@@ -37,46 +38,33 @@ def focal_kl_loss(
         use_sigmoid: which of the two forms.
 
     Returns:
-        Sigmoid: the logits' shape. Softmax: (N,). In float32 or float64.
+        Sigmoid: the logits' shape. Softmax: (N,). In float32 or float64. Backward needs the logits only, as they came.
 
     Raises:
-        ValueError: shapes that differ, softmax logits that are not (N, C) with C >= 2.
+        ValueError: shapes or devices that differ, softmax logits that are not (N, C) with C >= 2.
 
     Source: Nguyen et al. 2022 (arXiv 2108.10520), the soft-label baseline.
     """
-    same_shape(student_logits=student_logits, teacher_logits=teacher_logits)
-    student = at_least_float32(student_logits) / temperature
-    teacher = at_least_float32(teacher_logits).detach() / temperature
     if use_sigmoid:
-        divergence = _kl_terms(F.logsigmoid(student), F.logsigmoid(teacher))
-        divergence = divergence + _kl_terms(F.logsigmoid(-student), F.logsigmoid(-teacher))
-        distance = (teacher.sigmoid() - student.sigmoid()).abs()
-    else:
-        if student.dim() != 2 or student.shape[1] < 2:
-            raise ValueError(
-                f'softmax logits must be (N, C) with C >= 2, found {tuple(student.shape)}; '
-                'a head with binary scores needs use_sigmoid=True'
-            )
-        student_log_prob = F.log_softmax(student, dim=1)                    # (N, C)
-        teacher_log_prob = F.log_softmax(teacher, dim=1)                    # (N, C)
-        divergence = _kl_terms(student_log_prob, teacher_log_prob).sum(1)   # (N,)
-        distance = (teacher_log_prob.exp() - student_log_prob.exp()).abs().sum(1) / 2  # (N,)
-    return temperature**2 * divergence * _modulator(distance, gamma)
+        return modulated_loss(student_logits, teacher_logits, gamma, temperature, kl=True)
+    comparable(student_logits=student_logits, teacher_logits=teacher_logits)
+    if student_logits.dim() != 2 or student_logits.shape[1] < 2:
+        raise ValueError(f'softmax logits must be (N, C) with C >= 2, found {tuple(student_logits.shape)}; '
+                         'a head with binary scores needs use_sigmoid=True')
 
+    def formula(student: Tensor, teacher: Tensor) -> Tensor:
+        student_log_prob = F.log_softmax(at_least_float32(student) / temperature, dim=1)       # (n, C)
+        teacher_log_prob = F.log_softmax(at_least_float32(teacher) / temperature, dim=1)       # (n, C)
+        teacher_prob = teacher_log_prob.exp()
+        divergence = (teacher_prob * (teacher_log_prob - student_log_prob)).sum(1)             # (n,)
+        distance = (teacher_prob - student_log_prob.exp()).abs().sum(1) / 2                    # (n,)
+        return temperature**2 * divergence * modulator(distance, gamma)
 
-def _kl_terms(student_log_prob: Tensor, teacher_log_prob: Tensor) -> Tensor:
-    return teacher_log_prob.exp() * (teacher_log_prob - student_log_prob)
-
-
-def _modulator(distance: Tensor, gamma: float) -> Tensor:
-    """distance^gamma; 0 with slope 0 at distance 0, where autograd would say infinity."""
-    agree = distance == 0
-    # the inner `where` keeps the infinite slope out of the backward pass: 0 * inf is NaN
-    return torch.where(agree, 0.0, torch.where(agree, 1.0, distance).pow(gamma))
+    return recomputed(formula, student_logits, teacher_logits.detach())
 
 
 class FocalKLLoss(nn.Module):
-    """`focal_kl_loss` with MMDetection's reduction.
+    """:func:`focal_kl_loss` with MMDetection's reduction.
 
     Args:
         gamma: exponent of the modulator, 0.5 in the paper.
@@ -111,18 +99,14 @@ class FocalKLLoss(nn.Module):
         avg_factor: float | Tensor | None = None,
         reduction_override: str | None = None,
     ) -> Tensor:
-        """Logits of one shape; `weight` (N,), or (N, C) for the sigmoid form.
+        """Logits of one shape; ``weight`` (N,), or (N, C) for the sigmoid form.
 
-        'mean' without `avg_factor` is over all elements of the sigmoid form.
+        'mean' without ``avg_factor`` is over all elements of the sigmoid form.
         """
-        loss = focal_kl_loss(
-            student_logits, teacher_logits, self.gamma, self.temperature, self.use_sigmoid
-        )
+        loss = focal_kl_loss(student_logits, teacher_logits, self.gamma, self.temperature, self.use_sigmoid)
         reduction = pick_reduction(self.reduction, reduction_override)
         return self.loss_weight * reduce_loss(loss, weight, reduction, avg_factor)
 
     def extra_repr(self) -> str:
-        return (
-            f'gamma={self.gamma}, use_sigmoid={self.use_sigmoid}, '
-            f'temperature={self.temperature}, loss_weight={self.loss_weight}'
-        )
+        return (f'gamma={self.gamma}, use_sigmoid={self.use_sigmoid}, temperature={self.temperature}, '
+                f'loss_weight={self.loss_weight}')

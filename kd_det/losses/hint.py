@@ -2,7 +2,7 @@
 import torch
 from torch import Tensor, nn
 
-from .arguments import at_least_float32, boolean, non_negative, one_of, same_shape
+from ..arguments import at_least_float32, boolean, comparable, non_negative, one_of
 from .reduction import REDUCTIONS, pick_reduction, reduce_loss
 
 NORMS = ('l2', 'l1')
@@ -55,7 +55,7 @@ def hint_error(
 ) -> Tensor:
     """The element-wise error of `hint_loss`, divided by the scale, 0 outside the mask."""
     one_of('norm', norm, NORMS)
-    same_shape(guided=guided, hint=hint)
+    comparable(guided=guided, hint=hint)
     hint = at_least_float32(hint).detach()
     difference = at_least_float32(guided) - hint
     if mask is not None:

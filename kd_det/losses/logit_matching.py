@@ -1,7 +1,7 @@
 """Logit matching: soft targets at infinite temperature (Caruana 2006; Hinton et al. 2015)."""
 from torch import Tensor, nn
 
-from .arguments import at_least_float32, boolean, non_negative, one_of, same_shape
+from ..arguments import at_least_float32, boolean, comparable, non_negative, one_of
 from .reduction import REDUCTIONS, pick_reduction, reduce_loss
 
 
@@ -35,7 +35,7 @@ def logit_matching_loss(
 
     Source: Hinton et al. 2015, sec. 2.1.
     """
-    same_shape(student_logits=student_logits, teacher_logits=teacher_logits)
+    comparable(student_logits=student_logits, teacher_logits=teacher_logits)
     if student_logits.dim() != 2:
         raise ValueError(f'logits must be (N, C), found {tuple(student_logits.shape)}')
     num_columns = student_logits.shape[1]

@@ -1,10 +1,9 @@
 """PKD: features compared by their Pearson correlation (Cao et al. 2022)."""
-import torch
 from torch import Tensor, nn
 
-from .arguments import at_least_float32, non_negative, same_shape
-
-EPSILON = 1e-6
+from ..arguments import comparable, non_negative
+from .features import channels_first, places, standardised
+from .recompute import recomputed
 
 
 def pkd_loss(guided: Tensor, hint: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -15,46 +14,37 @@ def pkd_loss(guided: Tensor, hint: Tensor, mask: Tensor | None = None) -> Tensor
 
     Scale and offset of a channel play no part, so a teacher of another kind can teach. Statistics are those of the batch
     on this process: the value depends on the batch's composition, is noisier on few images, and four images are not the
-    mean of two and two. They are not synchronised over ranks, as in the published runs.
+    mean of two and two. They are not synchronised over ranks, as in the published runs. A channel without variation, on
+    either side, counts as all 0.
 
     Args:
-        guided: V, (N, C, H, W) or (N, C), after its adapter.
+        guided: V, maps (N, C, H, W), tokens (N, L, C) or vectors (N, C), after its adapter.
         hint: Z, the same shape, detached.
-        mask: bool, (N, 1, H, W), True where features are compared; None: everywhere.
+        mask: bool, (N, 1, H, W) of maps, True where features are compared; None: everywhere.
 
     Returns:
-        A scalar, in float32 or float64.
+        A scalar, in float32 or float64. Backward needs the features only, as they came.
 
     Raises:
-        ValueError: shapes that differ.
+        ValueError: shapes or devices that differ, a mask that is not bool or does not fit.
 
     Source: Cao et al., "PKD: General Distillation Framework for Object Detectors via Pearson Correlation Coefficient",
     NeurIPS 2022, eq. 4.
     """
-    same_shape(guided=guided, hint=hint)
-    rows = [_rows(at_least_float32(one), mask) for one in (guided, hint.detach())]  # (C, M) each
-    if rows[0].shape[1] == 0:
-        return rows[0].sum() * 0.0
-    ours, theirs = (_standardised(one) for one in rows)
-    return (ours - theirs).square().mean() / 2
+    comparable(guided=guided, hint=hint)
+    mask = places(mask, guided)                                             # (N, M)
+    ours, theirs = channels_first(guided), channels_first(hint.detach())    # (C, N, M)
+    count = max(ours.shape[1] * ours.shape[2], 1) if mask is None else mask.sum().clamp(min=1)
 
+    def formula(ours: Tensor, theirs: Tensor) -> Tensor:
+        return (standardised(ours, mask) - standardised(theirs, mask)).square().sum((1, 2)) / (2 * count)
 
-def _rows(feature: Tensor, mask: Tensor | None) -> Tensor:
-    """(C, M): each channel's values over batch and space."""
-    rows = feature.transpose(0, 1).flatten(1)
-    return rows if mask is None else rows[:, mask.flatten()]
-
-
-def _standardised(rows: Tensor) -> Tensor:
-    centred = rows - rows.mean(1, keepdim=True)
-    deviation = centred.square().mean(1, keepdim=True)
-    # a constant channel has no direction: the root's slope at 0 is infinite
-    deviation = torch.where(deviation > 0, deviation, 1.0).sqrt() * (deviation > 0)
-    return centred / (deviation + EPSILON)
+    errors = recomputed(formula, ours, theirs)                              # (C,)
+    return errors.sum() / max(len(errors), 1)
 
 
 class PKDLoss(nn.Module):
-    """`pkd_loss`, weighted; its pyramid levels are summed, as in the paper.
+    """:func:`pkd_loss`, weighted; its pyramid levels are summed, as in the paper.
 
     Args:
         loss_weight: 6 for Faster R-CNN R50 <- R101 and RetinaNet <- Mask R-CNN-Swin, 10 for RetinaNet <- RetinaNet-X101
@@ -69,7 +59,7 @@ class PKDLoss(nn.Module):
         self.loss_weight = non_negative('loss_weight', loss_weight)
 
     def forward(self, guided: Tensor, hint: Tensor, mask: Tensor | None = None) -> Tensor:
-        """(N, C, H, W) of both sides -> a scalar."""
+        """Features of one shape -> a scalar."""
         return self.loss_weight * pkd_loss(guided, hint, mask)
 
     def extra_repr(self) -> str:

@@ -4,7 +4,7 @@ import math
 import torch
 from torch import Tensor
 
-from .arguments import one_of
+from ..arguments import one_of
 
 REDUCTIONS = ('none', 'mean', 'sum')
 

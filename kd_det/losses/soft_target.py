@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .arguments import at_least_float32, boolean, non_negative, one_of, positive, same_shape
+from ..arguments import at_least_float32, boolean, comparable, non_negative, one_of, positive
 from .reduction import REDUCTIONS, pick_reduction, reduce_loss
 
 
@@ -56,7 +56,7 @@ def soft_target_loss(
 
     Source: Hinton et al. 2015, sec. 2; Chen et al. 2017, sec. 3.2 (weights, T = 1).
     """
-    same_shape(student_logits=student_logits, teacher_logits=teacher_logits)
+    comparable(student_logits=student_logits, teacher_logits=teacher_logits)
     _check_layout(student_logits, use_sigmoid)
     student = at_least_float32(student_logits) / temperature           # (N, C)
     teacher = at_least_float32(teacher_logits).detach() / temperature  # (N, C)

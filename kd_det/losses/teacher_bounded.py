@@ -2,7 +2,7 @@
 import torch
 from torch import Tensor, nn
 
-from .arguments import at_least_float32, non_negative, one_of, positive, same_shape
+from ..arguments import at_least_float32, comparable, non_negative, one_of, positive
 from .reduction import REDUCTIONS, align_weight, pick_reduction, reduce_loss
 
 INNER_LOSSES = ('l2', 'l1', 'smooth_l1')
@@ -50,7 +50,7 @@ def teacher_bounded_loss(
     Source: Chen et al. 2017, sec. 3.3 (nu is the module's `loss_weight`).
     """
     one_of('inner', inner, INNER_LOSSES)
-    same_shape(student=student, teacher=teacher, target=target)
+    comparable(student=student, teacher=teacher, target=target)
     if student.dim() != 2 or student.shape[1] != 4:
         raise ValueError(
             f'boxes must be (N, 4), found {tuple(student.shape)}; '

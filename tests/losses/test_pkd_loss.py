@@ -1,6 +1,7 @@
 """PKD against the correlation coefficient, computed by itself."""
 import pytest
 import torch
+from loss_memory import saved_bytes
 
 from kd_det.losses import PKDLoss, pkd_loss
 
@@ -59,3 +60,50 @@ def test_half_precision_is_summed_in_float32():
         PKDLoss(loss_weight=-1)
     with pytest.raises(ValueError, match='shapes'):
         pkd_loss(guided, hint[:, :2])
+
+
+def test_tokens_and_vectors_have_their_channels_where_they_have_them():
+    maps, hint = features(0, (3, 4, 5, 6)), features(1, (3, 4, 5, 6))
+    tokens = [one.flatten(2).transpose(1, 2) for one in (maps, hint)]       # (N, L, C)
+    assert float(pkd_loss(*tokens)) == pytest.approx(float(pkd_loss(maps, hint)), rel=1e-12)
+    rows = [one.reshape(-1, 4) for one in tokens]                           # (N L, C)
+    assert float(pkd_loss(*rows)) == pytest.approx(float(pkd_loss(maps, hint)), rel=1e-12)
+
+
+def test_a_loop_over_channels_with_a_mask():
+    guided, hint = features(0), features(1)
+    mask = features(2, (3, 1, 5, 6)) > 0
+    total = 0.0
+    for c in range(4):
+        ours, theirs = ([float(one[n, c, y, x]) for n in range(3) for y in range(5) for x in range(6) if mask[n, 0, y, x]]
+                        for one in (guided, hint))
+        z = []
+        for values in (ours, theirs):
+            mean = sum(values) / len(values)
+            deviation = (sum((v - mean) ** 2 for v in values) / len(values)) ** 0.5
+            z.append([(v - mean) / (deviation + 1e-6) for v in values])
+        total += sum((a - b) ** 2 for a, b in zip(*z)) / (2 * len(ours))
+    assert float(pkd_loss(guided, hint, mask)) == pytest.approx(total / 4, rel=1e-12)
+
+
+def test_channels_that_are_constant_up_to_rounding_count_as_constant():
+    hint = features(0, dtype=torch.float32)
+    exact, rounded = torch.full_like(hint, 1.0), torch.full_like(hint, 1e4 / 3)  # a mean of the latter rounds
+    for guided in (exact, rounded):
+        guided = guided.requires_grad_()
+        loss = pkd_loss(guided, hint)
+        loss.backward()
+        assert loss.item() == pytest.approx(0.5, rel=1e-4) and not guided.grad.any()
+
+
+def test_masks_that_do_not_fit_are_refused():
+    guided = features(0)
+    for mask, message in ((torch.ones(3, 1, 5, 6), 'bool'), (torch.ones(3, 5, 6, dtype=torch.bool), r'\(N, 1, H, W\)'),
+                          (torch.ones(3, 4, 5, 6, dtype=torch.bool), 'does not fit')):
+        with pytest.raises(ValueError, match=message):
+            pkd_loss(guided, guided, mask)
+
+
+def test_backward_keeps_the_features_alone():
+    guided, hint = features(0, (2, 8, 20, 30)).half().requires_grad_(), features(1, (2, 8, 20, 30)).half()
+    assert saved_bytes(pkd_loss, guided, hint) <= 2.01 * hint.numel() * hint.element_size()

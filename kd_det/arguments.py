@@ -1,7 +1,6 @@
 """Checks of what a user writes into a config, and of what reaches a loss.
 
-Each check returns the value it was given, or raises naming the argument, what was found and
-what would do.
+Each check returns the value it was given, or raises naming the argument, what was found and what would do.
 """
 import math
 
@@ -36,11 +35,26 @@ def positive(name: str, value) -> float:
     return float(value)
 
 
+def fraction(name: str, value) -> float:
+    """0 or larger, less than 1."""
+    if non_negative(name, value) >= 1:
+        raise ValueError(f'{name} must be less than 1, found {value!r}')
+    return float(value)
+
+
 def positive_int(name: str, value) -> int:
+    return _whole_number(name, value, 1)
+
+
+def non_negative_int(name: str, value) -> int:
+    return _whole_number(name, value, 0)
+
+
+def _whole_number(name: str, value, smallest: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f'{name} must be a whole number, found {value!r}')
-    if value < 1:
-        raise ValueError(f'{name} must be 1 or larger, found {value!r}')
+    if value < smallest:
+        raise ValueError(f'{name} must be {smallest} or larger, found {value!r}')
     return value
 
 
@@ -51,11 +65,27 @@ def _finite_number(name: str, value) -> None:
         raise ValueError(f'{name} must be a finite number, found {value!r}')
 
 
-def same_shape(**tensors: Tensor) -> None:
-    """All tensors, given by name, have one shape: broadcasting would hide a mix-up."""
+def comparable(**tensors: Tensor) -> None:
+    """All tensors, given by name, are real numbers of one shape on one device.
+
+    Broadcasting would hide a mix-up of shapes; a device mismatch is otherwise reported from deep inside a formula.
+    """
     if len({tensor.shape for tensor in tensors.values()}) > 1:
         found = ', '.join(f'{name} {tuple(tensor.shape)}' for name, tensor in tensors.items())
         raise ValueError(f'shapes must be equal, found {found}')
+    if len({tensor.device for tensor in tensors.values()}) > 1:
+        found = ', '.join(f'{name} on {tensor.device}' for name, tensor in tensors.items())
+        raise ValueError(f'one device is expected, found {found}')
+    for name, tensor in tensors.items():
+        if not tensor.is_floating_point():
+            raise TypeError(f'{name} must be floating point, found {tensor.dtype}')
+
+
+def on_device_of(device: torch.device, **tensors: Tensor | None) -> None:
+    """All tensors that are there, given by name, are on ``device``."""
+    for name, tensor in tensors.items():
+        if tensor is not None and tensor.device != device:
+            raise ValueError(f'{name} is on {tensor.device}, what it is for on {device}; one device is expected')
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:
