@@ -4,18 +4,20 @@ Nothing here needs more than torch. The teacher's tensors are detached inside, a
 least. Each module says by its class attribute ``compares`` what its ``forward`` takes, so that a term can refuse one of a
 wrong kind:
 
-=================  =======================================================================================================
-``'scores'``       logits of student and teacher, of one shape, before softmax or sigmoid
-``'boxes'``        boxes of student, teacher and target, (N, 4) each, in one encoding
-``'features'``     an adapted feature of the student, and the teacher's
-=================  =======================================================================================================
+===================  =================================================================================================
+``'scores'``         logits of student and teacher, of one shape, before softmax or sigmoid
+``'distributions'``  logits over the bins of each box edge, (P, 4, B), of student and teacher
+``'boxes'``          boxes of student, teacher and target, (N, 4) each, in one encoding
+``'features'``       an adapted feature of the student, and the teacher's
+===================  =================================================================================================
 
-Losses on scores and boxes keep MMDetection's conventions (``loss_weight``, ``reduction``, ``avg_factor``,
+Losses on scores, distributions and boxes keep MMDetection's conventions (``loss_weight``, ``reduction``, ``avg_factor``,
 ``reduction_override``), and their functions do not reduce over samples. Losses on features are called
 ``loss(guided, hint, mask=None)`` for one pyramid level and return a scalar, ``loss_weight`` included; ``sum_levels`` says
 that the paper adds levels up.
 """
 from .box_mimicry import BoxMimicryLoss, box_mimicry_loss
+from .distribution_kl import DistributionKLLoss, distribution_kl_loss
 from .focal_kl import FocalKLLoss, focal_kl_loss
 from .hint import HintLoss, hint_loss
 from .logit_matching import LogitMatchingLoss, logit_matching_loss
@@ -28,6 +30,7 @@ from .teacher_bounded import TeacherBoundedLoss, teacher_bounded_loss
 
 __all__ = [
     'BoxMimicryLoss',
+    'DistributionKLLoss',
     'FocalKLLoss',
     'HintLoss',
     'LogitMatchingLoss',
@@ -37,6 +40,7 @@ __all__ = [
     'SoftTargetLoss',
     'TeacherBoundedLoss',
     'box_mimicry_loss',
+    'distribution_kl_loss',
     'focal_kl_loss',
     'hint_loss',
     'logit_matching_loss',
