@@ -15,7 +15,7 @@ def register() -> None:
     entries = [
         (MODELS, (losses.SoftTargetLoss, losses.LogitMatchingLoss, losses.TeacherBoundedLoss, losses.BoxMimicryLoss,
                   losses.HintLoss, losses.FocalKLLoss, losses.ModulatedBCELoss, losses.SoftBCELoss,
-                  losses.DistributionKLLoss, losses.PKDLoss)),
+                  losses.DistributionKLLoss, losses.PKDLoss, losses.CWDLoss, losses.FGDLoss, losses.MGDLoss)),
         (MODELS, (adapters.ConvAdapter, adapters.LinearAdapter, adapters.IdentityAdapter)),
         (MODELS, (detectors.Distiller, detectors.FasterRCNNDistiller, detectors.LADDistiller,
                   detectors.SoftLabelDistiller, detectors.CoLAD)),

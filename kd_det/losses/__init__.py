@@ -13,14 +13,20 @@ wrong kind:
 
 Losses on scores, distributions and boxes keep MMDetection's conventions (``loss_weight``, ``reduction``, ``avg_factor``,
 ``reduction_override``), and their functions do not reduce over samples. Losses on features are called
-``loss(guided, hint, mask=None)`` for one pyramid level and return a scalar, ``loss_weight`` included; ``sum_levels`` says
-that the paper adds levels up.
+``loss(guided, hint, mask=None)`` for one pyramid level and return a scalar, ``loss_weight`` included; those with
+``needs_boxes`` are called ``loss(guided, hint, boxes=[(G, 4), ...], canvas=(H, W))``, xyxy in pixels of the padded batch.
+``needs_channels`` says that a loss has trainable parts, is built with ``channels=`` of the teacher's layer, one for each
+level, and belongs into the optimizer; ``sum_levels`` that the paper adds levels up.
 """
 from .box_mimicry import BoxMimicryLoss, box_mimicry_loss
+from .cwd import CWDLoss, cwd_loss
 from .distribution_kl import DistributionKLLoss, distribution_kl_loss
+from .fgd import FGDLoss, fgd_loss
 from .focal_kl import FocalKLLoss, focal_kl_loss
+from .foreground import background_mask, foreground_mask
 from .hint import HintLoss, hint_loss
 from .logit_matching import LogitMatchingLoss, logit_matching_loss
+from .mgd import MGDLoss, mgd_loss
 from .modulated import ModulatedBCELoss, modulated_loss
 from .pkd import PKDLoss, pkd_loss
 from .reduction import reduce_loss
@@ -30,20 +36,28 @@ from .teacher_bounded import TeacherBoundedLoss, teacher_bounded_loss
 
 __all__ = [
     'BoxMimicryLoss',
+    'CWDLoss',
     'DistributionKLLoss',
+    'FGDLoss',
     'FocalKLLoss',
     'HintLoss',
     'LogitMatchingLoss',
+    'MGDLoss',
     'ModulatedBCELoss',
     'PKDLoss',
     'SoftBCELoss',
     'SoftTargetLoss',
     'TeacherBoundedLoss',
+    'background_mask',
     'box_mimicry_loss',
+    'cwd_loss',
     'distribution_kl_loss',
+    'fgd_loss',
     'focal_kl_loss',
+    'foreground_mask',
     'hint_loss',
     'logit_matching_loss',
+    'mgd_loss',
     'modulated_loss',
     'pkd_loss',
     'reduce_loss',

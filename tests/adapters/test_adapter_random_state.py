@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from kd_det.adapters import ConvAdapter, IdentityAdapter, LinearAdapter
+from kd_det.adapters import ConvAdapter, GlobalContext, IdentityAdapter, LinearAdapter
 
 BUILDERS = {
     'conv': lambda **kw: ConvAdapter(3, 5, **kw),
@@ -13,9 +13,10 @@ BUILDERS = {
     'conv, identity': lambda **kw: ConvAdapter(3, 3, init='identity', **kw),
     'linear': lambda **kw: LinearAdapter(3, 5, **kw),
     'linear, two layers': lambda **kw: LinearAdapter(3, 5, 2, **kw),
+    'global context': lambda **kw: GlobalContext(6, **kw),
     'identity': lambda: IdentityAdapter(3, 3),
 }
-DRAWING = ['conv', 'conv, two layers', 'linear', 'linear, two layers']
+DRAWING = ['conv', 'conv, two layers', 'linear', 'linear, two layers', 'global context']
 
 
 @pytest.mark.parametrize('name', BUILDERS)
