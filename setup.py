@@ -36,7 +36,8 @@ setup(
         'onedl': ['onedl-mmdetection==3.5.1', 'onedl-mmengine==0.10.12', 'onedl-mmcv==2.3.6'],
         'tools': ['scikit-learn>=1.3', 'matplotlib>=3.7', 'pillow>=9'],
         'timm': ['timm>=1.0.15'],
+        'export': ['onnx>=1.17', 'onnxruntime>=1.20', 'onnxscript>=0.5'],
         'test': ['pytest>=7', 'pytest-timeout', 'pytest-xdist', 'ruff>=0.6', 'scikit-learn>=1.3', 'matplotlib>=3.7',
-                 'timm>=1.0.15'],
+                 'hypothesis>=6', 'timm>=1.0.15', 'onnx>=1.17', 'onnxruntime>=1.20', 'onnxscript>=0.5'],
     },
 )

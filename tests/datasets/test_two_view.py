@@ -108,11 +108,17 @@ def test_each_image_is_read_and_decoded_once(dataset, monkeypatch):
     import mmcv
     from mmengine import fileio
     calls = []
-    for module, name in ((mmcv, 'imfrombytes'), (fileio, 'get')):
-        def counted(*args, _original=getattr(module, name), _name=name, **kwargs):
-            calls.append(_name)
-            return _original(*args, **kwargs)
+
+    def count(module, name):
+        original = getattr(module, name)
+
+        def counted(*args, **kwargs):
+            calls.append(name)
+            return original(*args, **kwargs)
         monkeypatch.setattr(module, name, counted)
+
+    count(mmcv, 'imfrombytes')
+    count(fileio, 'get')
     paired = TwoViewDataset(dataset)
     calls.clear()
     first = paired[0]
