@@ -13,6 +13,10 @@ class CheckpointMismatch(RuntimeError):
     """A checkpoint that does not hold the network it is loaded into; the message lists the keys."""
 
 
+class TrainingDiverged(RuntimeError):
+    """The loss or the weights of a run are not finite; the message names terms, images and what was saved."""
+
+
 class AssignmentMismatch(RuntimeError):
     """Teacher and student were not asked the same question; the message says what differs."""
 

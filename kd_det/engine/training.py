@@ -6,6 +6,7 @@ from mmengine.runner import Runner
 from ..config import resume_from
 from .data_check import check_data
 from .distributed import leave
+from .finite_hook import FiniteHook
 from .interrupt_hook import InterruptHook
 from .whole_checkpoint_hook import WholeCheckpointHook
 
@@ -24,6 +25,7 @@ def prepared_runner(cfg: Config, resume: str | None = None) -> Runner:
     check_data(cfg, ('train_dataloader', 'val_dataloader'))
     runner = Runner.from_cfg(cfg) if 'runner_type' not in cfg else RUNNERS.build(cfg)
     runner.register_hook(WholeCheckpointHook(), 'VERY_HIGH')
+    runner.register_hook(FiniteHook(), 'LOWEST')
     runner.register_hook(InterruptHook(), 'LOWEST')
     return runner
 
