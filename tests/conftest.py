@@ -13,6 +13,22 @@ import kd_det  # noqa: F401
 
 torch.set_num_threads(1)
 
+
+def pytest_addoption(parser):
+    parser.addoption('--slow', action='store_true', help='run the tests marked slow too')
+
+
+def pytest_configure(config):
+    config.addinivalue_line('markers', 'slow: takes more than some ten seconds; run with --slow')
+
+
+def pytest_collection_modifyitems(config, items):
+    if not config.getoption('--slow'):
+        for item in items:
+            if 'slow' in item.keywords:
+                item.add_marker(pytest.mark.skip(reason='slow: run with --slow'))
+
+
 CLASSES = ('disc', 'square')
 
 

@@ -1,13 +1,12 @@
 """One augmentation, two resolutions: the student's view and the teacher's of the same image."""
 import copy
-import random
 
-import numpy as np
 import torch
 from mmdet.registry import DATASETS, TRANSFORMS
 from mmengine.dataset import BaseDataset, Compose
 
 from ..errors import ConfigError
+from ..random_state import cpu_random_state, set_cpu_random_state
 
 # Transforms whose random draws do not depend on the image's size, so that a second run from the same random state
 # makes the same decisions at another resolution.
@@ -80,9 +79,9 @@ class TwoViewDataset:
             # transforms change what they are given, and the second view begins from the same
             packed, trail = self._student_view(copy.deepcopy(original))
             if packed is not None:
-                after = _random_state()
+                after = cpu_random_state()
                 packed['data_samples'].teacher_view = self._teacher_view(original, trail)
-                _set_random_state(after)
+                set_cpu_random_state(after)
                 return packed
             # a pipeline may refuse an image (FilterAnnotations); MMDetection then draws another one
             idx = self.dataset._rand_another()
@@ -93,7 +92,7 @@ class TwoViewDataset:
         for transform in self.transforms[self.shared:]:
             if results is None:
                 break
-            state = _random_state()
+            state = cpu_random_state()
             results = transform(results)
             trail.append((state, results and results.get('img_shape')))
         return results, trail
@@ -107,16 +106,6 @@ class TwoViewDataset:
                 self.resize.scale = (width * self.scale_factor, height * self.scale_factor)
                 results = self.resize(results)
             else:
-                _set_random_state(state)
+                set_cpu_random_state(state)
                 results = transform(results)
         return results['inputs']
-
-
-def _random_state() -> tuple:
-    return random.getstate(), np.random.get_state(), torch.get_rng_state()
-
-
-def _set_random_state(state: tuple) -> None:
-    random.setstate(state[0])
-    np.random.set_state(state[1])
-    torch.set_rng_state(state[2])

@@ -8,6 +8,7 @@ from .data_check import check_data
 from .distributed import leave
 from .finite_hook import FiniteHook
 from .interrupt_hook import InterruptHook
+from .seed_hook import SeedHook
 from .whole_checkpoint_hook import WholeCheckpointHook
 
 
@@ -24,6 +25,9 @@ def prepared_runner(cfg: Config, resume: str | None = None) -> Runner:
     resume_from(cfg, resume)
     check_data(cfg, ('train_dataloader', 'val_dataloader'))
     runner = Runner.from_cfg(cfg) if 'runner_type' not in cfg else RUNNERS.build(cfg)
+    seeds = SeedHook()
+    seeds.take_over(runner)
+    runner.register_hook(seeds, 'VERY_HIGH')
     runner.register_hook(WholeCheckpointHook(), 'VERY_HIGH')
     runner.register_hook(FiniteHook(), 'LOWEST')
     runner.register_hook(InterruptHook(), 'LOWEST')
