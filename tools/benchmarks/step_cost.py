@@ -1,46 +1,61 @@
 #!/usr/bin/env python
-"""What distillation costs: a distilled step against a plain student step plus a plain teacher forward.
+"""What distillation costs: a distilled step against a plain student step plus a plain teacher forward, for any configs.
 
-``python tools/benchmarks/step_cost.py DISTIL_CONFIG [--teacher-checkpoint FILE]``. The three are measured in turn on the
-same batches in one process, and the ratio of the medians is printed::
+``python tools/benchmarks/step_cost.py DISTIL_CONFIG [DISTIL_CONFIG ...] [--teacher-checkpoint FILE]``. For each config the
+three are measured in turn on the same batches in one process; one table at the end has a row for each::
 
-    distilled step / (plain student step + plain teacher forward)
+    ratio = median distilled step / (median plain student step + median plain teacher forward)
 
-A step is preprocessing, loss, backward and the optimizer; data loading is not in it. The teacher forward is the features
-and the dense head or RPN of the plain detector in eval mode without gradients: unfused, float32, default memory format,
-also where the distiller's own teacher has ``fuse_conv_bn`` or ``channels_last``. At cross-resolution it sees its own,
-larger view. Without ``--teacher-checkpoint`` the teacher's weights are random, which changes no shape that it computes.
+A step is preprocessing, loss, backward and the optimizer; data loading is not in it. The teacher forward is the plain
+detector in eval mode without gradients, as far as the config's terms use it (backbone alone; features; features and the
+dense head or RPN): unfused, float32, default memory format, also where the distiller's own teacher is fast. At
+cross-resolution it sees its own, larger view. Without ``--teacher-checkpoint`` the teacher's weights are random, which
+changes no shape that it computes.
+
+The split of a distilled step (loss with all forward passes, backward, optimizer) and of a plain one, and the peak memory
+of tensors in one step of each, come from further steps of the same networks. Extra memory is stated beside what a frozen
+teacher cannot do without: its weights and the most that one forward pass of it holds.
 """
 import argparse
+import copy
 import os
 import tempfile
+from typing import Any
 
 import kd_det  # noqa: F401  (prepares the stack before anything of MMDetection is imported)
 
 # isort: split
 import torch
 from mmdet.registry import MODELS
-from mmengine.config import DictAction
+from mmengine.config import Config, DictAction
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner, save_checkpoint
+from torch import nn
 
 from kd_det.config import load_config
 from kd_det.plain import student_model
 from kd_det.sources import FrozenTeacher
 
-from timing import add_timing_arguments, interleaved, report_ratio, train_step  # isort: skip
+from memory import peak_bytes  # isort: skip
+from timing import (  # isort: skip
+    Clock, add_timing_arguments, interleaved, medians, p90, print_timings, train_step, write_json)
+
+PLAIN, TEACHER, DISTILLED = 'plain step', 'teacher forward', 'distilled step'
+MIB = 2**20
 
 
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help='a distil config')
+    parser.add_argument('configs', nargs='+', metavar='DISTIL_CONFIG', help='configs with one teacher')
     parser.add_argument('--teacher-checkpoint', help='trained weights of the teacher (default: random ones)')
+    parser.add_argument('--batch-size', type=int, help='instead of the config\'s')
+    parser.add_argument('--amp', choices=['float16', 'bfloat16'], help='student and teacher under autocast')
     add_timing_arguments(parser)
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE')
     return parser.parse_args()
 
 
-def with_random_teacher(cfg, folder: str) -> str:
+def with_random_teacher(cfg: Config, folder: str) -> str:
     """Save untrained weights of the configured teacher; returns the file."""
     teacher = cfg.model.teacher.config
     teacher = load_config(teacher) if isinstance(teacher, str) else teacher
@@ -50,38 +65,99 @@ def with_random_teacher(cfg, folder: str) -> str:
     return path
 
 
+def teacher_forward(distilled: nn.Module, teacher: FrozenTeacher) -> Any:
+    """A function of a batch: the plain teacher as far as the terms ask for it."""
+    whole = any(term.reaches() == 'whole' for term in distilled.terms)
+
+    @torch.no_grad()
+    def forward(batch: dict) -> None:
+        data = distilled.data_preprocessor(batch, True)
+        inputs, model = teacher.prepare(data['inputs'], data['data_samples']), teacher.model
+        if not whole:
+            model.backbone(inputs)
+            return
+        features = model.extract_feat(inputs)
+        if hasattr(model, 'rpn_head'):
+            model.rpn_head(features)
+        elif hasattr(model, 'bbox_head'):
+            model.bbox_head(features)
+    return forward
+
+
+def weights(model: nn.Module) -> list[torch.Tensor]:
+    """Parameters and buffers of a network."""
+    return [*model.parameters(), *model.buffers()]
+
+
+def measure(cfg: Config, args: argparse.Namespace) -> dict[str, Any]:
+    """All figures of one config."""
+    cfg.train_dataloader.update(num_workers=0, persistent_workers=False)
+    if args.batch_size:
+        cfg.train_dataloader.batch_size = args.batch_size
+    with tempfile.TemporaryDirectory() as folder:
+        cfg.model.teacher.checkpoint = args.teacher_checkpoint or with_random_teacher(cfg, folder)
+        networks = {}
+        for name, model in ((PLAIN, student_model(cfg.model)), (DISTILLED, cfg.model)):
+            torch.manual_seed(0)
+            networks[name] = MODELS.build(model).to(args.device).train()
+        distilled = networks[DISTILLED]
+        teacher = FrozenTeacher(**{**cfg.model.teacher, 'fuse_conv_bn': False, 'channels_last': False},
+                                student_preprocessor=distilled.data_preprocessor)
+        teacher.load()
+        teacher.model.to(args.device)
+        batches = [batch for batch, _ in zip(Runner.build_dataloader(cfg.train_dataloader, seed=0), range(4))]
+        optimizers = {name: torch.optim.SGD(model.parameters(), lr=1e-4) for name, model in networks.items()}
+        work = {name: train_step(model, optimizers[name]) for name, model in networks.items()}
+        work[TEACHER] = teacher_forward(distilled, teacher)
+        seconds = interleaved(work, batches, args.repeat, args.warmup, args.device)
+        clocks = {name: Clock(args.device) for name in networks}
+        interleaved({name: train_step(model, optimizers[name], clocks[name]) for name, model in networks.items()}, batches,
+                    max(3, args.repeat // 4), 1, args.device)
+        for model in networks.values():
+            model.zero_grad()  # a step starts without gradients
+        held = {name: weights(model) for name, model in networks.items()}
+        held[DISTILLED] += weights(distilled.teacher.model)
+        held[TEACHER] = weights(teacher.model)
+        memory = {name: peak_bytes(lambda run=run: run(copy.deepcopy(batches[0])), args.device, held[name])
+                  for name, run in work.items()}
+    median = medians(seconds)
+    print_timings(seconds)
+    return dict(ratio=median[DISTILLED] / (median[PLAIN] + median[TEACHER]), median_seconds=median,
+                p90_seconds={name: p90(values) for name, values in seconds.items()},
+                split={name: medians(clock.seconds) for name, clock in clocks.items()}, peak_bytes=memory,
+                batch_size=len(batches[0]['inputs']), rounds=args.repeat)
+
+
+def row(name: str, found: dict[str, Any]) -> str:
+    """A line of the table."""
+    median, split, memory = found['median_seconds'], found['split'], found['peak_bytes']
+    parts = ' / '.join(f'{1e3 * split[DISTILLED][part]:.0f} ({1e3 * split[PLAIN][part]:.0f})'
+                       for part in ('loss', 'backward', 'optimizer'))
+    return (f'| {name} | {1e3 * median[PLAIN]:.0f} | {1e3 * median[TEACHER]:.0f} | {1e3 * median[DISTILLED]:.0f} '
+            f'({1e3 * found["p90_seconds"][DISTILLED]:.0f}) | {found["ratio"]:.2f} | {parts} | '
+            f'{memory[PLAIN] / MIB:.0f} | +{(memory[DISTILLED] - memory[PLAIN]) / MIB:.0f} | {memory[TEACHER] / MIB:.0f} |')
+
+
 def main() -> None:
     args = parse_args()
-    cfg = load_config(args.config, args.cfg_options, data_root=args.data_root)
-    cfg.train_dataloader.update(num_workers=0, persistent_workers=False)
-    with DefaultScope.overwrite_default_scope('mmdet'), tempfile.TemporaryDirectory() as folder:
-        cfg.model.teacher.checkpoint = args.teacher_checkpoint or with_random_teacher(cfg, folder)
-        torch.manual_seed(0)
-        distilled = MODELS.build(cfg.model).to(args.device).train()
-        torch.manual_seed(0)
-        plain = MODELS.build(student_model(cfg.model)).to(args.device).train()
-        plain_teacher = FrozenTeacher(**{**cfg.model.teacher, 'fuse_conv_bn': False, 'channels_last': False},
-                                      student_preprocessor=distilled.data_preprocessor)
-        plain_teacher.load()
-        plain_teacher.model.to(args.device)
-        loader = Runner.build_dataloader(cfg.train_dataloader, seed=0)
-        batches = [batch for batch, _ in zip(loader, range(4))]
-
-        def teacher_forward(batch) -> None:
-            data = distilled.data_preprocessor(batch, True)
-            inputs = plain_teacher.prepare(data['inputs'], data['data_samples'])
-            with torch.no_grad():
-                teacher = plain_teacher.model
-                features = teacher.extract_feat(inputs)
-                getattr(teacher, 'rpn_head', None) and teacher.rpn_head(features)
-                hasattr(teacher, 'bbox_head') and teacher.bbox_head(features)
-
-        work = {'plain step': train_step(plain, torch.optim.SGD(plain.parameters(), lr=1e-4)),
-                'teacher forward': teacher_forward,
-                'distilled step': train_step(distilled, torch.optim.SGD(distilled.parameters(), lr=1e-4))}
-        seconds = interleaved(work, batches, args.repeat, args.warmup, args.device)
-    report_ratio(seconds, 'distilled step', {name: name for name in ('plain step', 'teacher forward')}, args.device,
-                 len(batches[0]['inputs']), args.json, config=args.config)
+    found = {}
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        for config in args.configs:
+            cfg = load_config(config, args.cfg_options, data_root=args.data_root)
+            if 'teacher' not in cfg.model:
+                raise SystemExit(f'{config}: model.teacher is missing; a distil config with one teacher is measured')
+            print(f'== {config}')
+            dtype = getattr(torch, args.amp) if args.amp else None
+            with torch.autocast(args.device.split(':')[0], dtype=dtype, enabled=dtype is not None):
+                found[config] = measure(cfg, args)
+    print('\n| config | plain ms | teacher ms | distilled ms (p90) | ratio | loss / backward / optimizer, distilled '
+          '(plain), ms | peak MiB, plain | distilled | teacher alone |\n|-|-:|-:|-:|-:|-|-:|-:|-:|')
+    for config, figures in found.items():
+        print(row(os.path.splitext(os.path.basename(config))[0], figures))
+    print(f'\n{args.device}, {torch.get_num_threads()} threads, batch {next(iter(found.values()))["batch_size"]}, '
+          f'medians of {args.repeat} interleaved rounds{", " + args.amp if args.amp else ""}; '
+          'ratio = distilled / (plain + teacher)')
+    write_json(args.json, device=args.device, amp=args.amp, configs=found)
 
 
 if __name__ == '__main__':
