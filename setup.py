@@ -4,11 +4,28 @@ The OpenMMLab stack is deliberately not among the requirements: whoever already 
 ``onedl-*`` forks, which share import names) keeps it. ``pip install -e .[openmmlab]`` brings it, with the packages it
 needs and does not declare.
 """
+import shutil
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
+SHIPPED = {'configs': 'configs', 'studies': 'tools/benchmarks/studies'}  # folder in kd_det/.mim -> the one source
+
+
+class BuildWithConfigs(build_py):
+    """Put the shipped configs into the package; an editable installation finds the repository's by links."""
+
+    def run(self) -> None:
+        super().run()
+        if self.editable_mode:
+            return
+        target = Path(self.build_lib) / 'kd_det' / '.mim'
+        for name, source in SHIPPED.items():
+            shutil.rmtree(target / name, ignore_errors=True)
+            shutil.copytree(ROOT / source, target / name, ignore=shutil.ignore_patterns('__pycache__', '*.pyc'))
+        shutil.copy(ROOT / 'kd_det' / '.mim' / 'model-index.yml', target)
 
 
 def version() -> str:
@@ -29,6 +46,8 @@ setup(
     license='Apache-2.0',
     python_requires='>=3.10',
     packages=find_packages(include=['kd_det', 'kd_det.*']),
+    cmdclass={'build_py': BuildWithConfigs},
+    entry_points={'console_scripts': ['kd-det = kd_det.__main__:main']},
     install_requires=['torch>=2.6', 'torchvision>=0.21', 'numpy>=1.24', 'pycocotools>=2.0.7'],
     extras_require={
         'openmmlab': ['mmdet==3.3.0', 'mmengine==0.10.7', 'mmcv-lite==2.1.0', PKG_RESOURCES],

@@ -4,12 +4,22 @@
 detector, head, loss, adapter, hook and transform in MMDetection's own registries, so
 ``custom_imports = dict(imports=['kd_det'])`` is all a config needs.
 """
+import os
 import sys
+from itertools import pairwise
 
 from .version import __version__
 
-# ``python -m kd_det.doctor`` examines broken installations, so it must start on one; it calls setup() itself, guarded.
-if 'kd_det.doctor' not in sys.orig_argv:
+
+def _doctor_is_asked(words: list[str]) -> bool:
+    """``kd-det doctor``, ``python -m kd_det doctor`` or ``python -m kd_det.doctor``."""
+    names = ('kd-det', 'kd-det.exe', 'kd_det')
+    return 'kd_det.doctor' in words or any(os.path.basename(program) in names and command == 'doctor'
+                                           for program, command in pairwise(words))
+
+
+# The doctor examines broken installations, so it must start on one; it calls setup() itself, guarded.
+if not _doctor_is_asked(sys.orig_argv):
     from .setup import setup
     setup()
 

@@ -6,8 +6,10 @@ import re
 from dataclasses import dataclass
 
 from mmengine.config import Config, ConfigDict
+from mmengine.hub import get_config
 
 from .errors import ConfigError
+from .shipped import config_file
 
 # What Runner.from_cfg and the tools read at the top level of a config; other names there are a config's own variables.
 RUNNER_KEYS = frozenset('''
@@ -53,7 +55,7 @@ def load_config(path: str, options: dict | None = None, data_root: str | None = 
     """Read a config file and apply command-line changes.
 
     Args:
-        path (str): a file, or ``mmdet::name.py`` for one that ships with MMDetection.
+        path (str): a file; ``kd_det::folder/name.py`` for one that ships, ``mmdet::...`` for one of MMDetection.
         options (dict | None): ``--cfg-options``, dotted keys to values.
         data_root (str | None): ``--data-root``: replaces the config's ``data_root`` in every data set and evaluator.
 
@@ -61,12 +63,12 @@ def load_config(path: str, options: dict | None = None, data_root: str | None = 
         ConfigError: no such file; a top-level key that looks like a misspelt runner key, or an option whose top-level
             key nothing reads (MMEngine would ignore both); ``data_root`` given but the config has none.
     """
+    path = config_file(path)
     if '::' in path and not osp.exists(path):
-        from mmengine.hub import get_config
         cfg = get_config(path)
     elif not osp.isfile(path):
-        raise ConfigError(f'config {path!r} does not exist; give a .py file, or mmdet::<folder>/<name>.py for one of '
-                          'MMDetection')
+        raise ConfigError(f'config {path!r} does not exist; give a .py file, kd_det::<folder>/<name>.py for one that '
+                          'ships, or mmdet::<folder>/<name>.py for one of MMDetection')
     else:
         cfg = Config.fromfile(path)
     check_keys(cfg, options or {})

@@ -11,7 +11,8 @@ def setup() -> None:
     from . import compat
     compat.install()
     if find_spec('mmdet') is not None:
-        from . import registration
+        from . import registration, shipped
         from .compat import ssd
         ssd.install()
         registration.register()
+        shipped.register()

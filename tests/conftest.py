@@ -202,15 +202,12 @@ def run_config(tiny_coco, tmp_path):
 
 
 def run_tool(tool: str, *arguments: str) -> None:
-    """Run ``tools/<tool>.py`` in this process, as the command line would."""
-    import runpy
-    import sys
-    from pathlib import Path
-    script = Path(__file__).resolve().parent.parent / 'tools' / f'{tool}.py'
-    argv, sys.argv = sys.argv, [str(script), *arguments]
+    """Run the command that ``tools/<tool>.py`` is a door to, in this process; its errors pass through."""
+    import importlib
+
+    from kd_det.cli.command import call
     try:
-        runpy.run_path(str(script), run_name='__main__')
+        call(importlib.import_module(f'kd_det.cli.{tool.rpartition("/")[2]}'), list(arguments), prog=tool)
     finally:
-        sys.argv = argv
         from mmengine.logging import MMLogger
         MMLogger._instance_dict.clear()

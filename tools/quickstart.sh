@@ -17,7 +17,7 @@ distil=configs/distill_faster_rcnn/faster-rcnn_r18-w16_fpn-c32_6e_digits-160x120
 echo "== checking the installation"
 "$python" -m kd_det.doctor | tail -n 3
 echo "== data"
-"$python" tools/datasets/make_digits.py
+"$python" -m kd_det data digits
 
 train() { # name config [options]: skips what is finished, resumes what is not
     local name=$1 config=$2

@@ -1,70 +1,7 @@
 #!/usr/bin/env python
-"""Evaluate a checkpoint: ``python tools/test.py CONFIG CHECKPOINT``, COCO mAP through pycocotools."""
-import argparse
-import os
-import os.path as osp
-
-import kd_det  # noqa: F401  (prepares the stack before anything of MMDetection is imported)
-
-# isort: split
-from mmdet.evaluation import DumpDetResults
-from mmengine.config import DictAction
-from mmengine.runner import Runner
-
-from kd_det.config import load_config
-from kd_det.engine.data_check import check_data
-from kd_det.engine.distributed import leave, prepare_launcher
-from kd_det.plain import deployed_config
-from kd_det.weights import load_deployed
-
-
-def parse_args() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', help='config file; mmdet::... names one of MMDetection')
-    parser.add_argument('checkpoint', help='checkpoint file or URL')
-    parser.add_argument('--work-dir', help='where the evaluation log goes (default work_dirs/<config name>)')
-    parser.add_argument('--data-root', help='the data set is here instead of the data_root in the config')
-    parser.add_argument('--network', choices=['first', 'second'],
-                        help='which network of a CoLAD config (default first); the checkpoint may be that of both, or the '
-                             'network\'s own')
-    parser.add_argument('--out', help='write the detections to this .pkl file')
-    parser.add_argument('--show-dir', help='draw the detections into <work dir>/<timestamp>/<this folder>')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
-                        help='override settings of the config')
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    if args.out and not args.out.endswith(('.pkl', '.pickle')):
-        parser.error(f'--out {args.out}: MMDetection writes pickle files; end the name in .pkl')
-    return args
-
-
-def main() -> None:
-    args = parse_args()
-    cfg = load_config(args.config, args.cfg_options, data_root=args.data_root)
-    network = args.network or ('first' if cfg.model.get('type') == 'CoLAD' else None)
-    cfg = deployed_config(cfg, network)
-    prepare_launcher(cfg, args.launcher)
-    if args.work_dir is not None:
-        cfg.work_dir = args.work_dir
-    elif cfg.get('work_dir') is None:
-        cfg.work_dir = osp.join('work_dirs', osp.splitext(osp.basename(args.config))[0])
-    cfg.load_from, cfg.resume = None, False
-    if args.show_dir:
-        # a config without MMDetection's default runtime has a visualizer that cannot draw boxes
-        cfg.visualizer = dict(type='DetLocalVisualizer', vis_backends=[dict(type='LocalVisBackend')],
-                              name='visualizer_of_detections')
-        cfg.default_hooks.visualization = dict(type='DetVisualizationHook', draw=True, test_out_dir=args.show_dir)
-    check_data(cfg, ('test_dataloader',))
-    runner = Runner.from_cfg(cfg)
-    load_deployed(runner.model, args.checkpoint, network)
-    runner.logger.info(f'Evaluating {args.checkpoint}' + (f', the {network} network' if network else ''))
-    if args.out:
-        runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=args.out))
-    runner.test()
-    leave()
-
+"""A door to ``kd-det test``."""
+from kd_det.cli import test
+from kd_det.cli.command import door
 
 if __name__ == '__main__':
-    main()
+    door(test)

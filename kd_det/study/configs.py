@@ -44,8 +44,8 @@ def ann_files(value, key: str):
 
 def resolve(study: Study, row: StudyRow, root: str = '.') -> tuple[Config, dict]:
     """The resolved config of a row and the ``--cfg-options`` that lead to it, without the teacher's checkpoint."""
-    path = row.config if '::' in row.config else osp.join(root, row.config)
-    cfg = load_config(path, dict(row.options))
+    below = osp.join(root, row.config)
+    cfg = load_config(below if osp.isfile(below) else row.config, dict(row.options))
     options = {**row.options, **split_options(cfg, study.split)}
     cfg.merge_from_dict(split_options(cfg, study.split))
     return cfg, options

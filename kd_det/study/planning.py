@@ -20,13 +20,13 @@ from .records import read_record, record_path
 class Settings:
     """Where things lie and how runs are started; paths are absolute or below ``root``.
 
-    ``trainer`` and ``evaluator`` are programs: ``tools/train.py`` and ``tools/benchmarks/detections.py``.
+    ``trainer`` and ``evaluator`` are what Python is given to run: ``('-m', 'kd_det', 'train')``, or one script.
     """
     root: str
     work_dir: str
     results: str
-    trainer: str
-    evaluator: str
+    trainer: tuple[str, ...]
+    evaluator: tuple[str, ...]
     threads: int = 1
     jobs: int = 1
     redo: bool = False
@@ -44,7 +44,7 @@ class Settings:
 
     def evaluate_command(self, run_dir: str, folder: str) -> list[str]:
         """The command line that evaluates a finished run and leaves its detections in ``folder``."""
-        return [sys.executable, self.evaluator, run_dir, folder,
+        return [sys.executable, *self.evaluator, run_dir, folder,
                 *(['--data-root', self.data_root] if self.data_root else [])]
 
 
@@ -169,7 +169,7 @@ def train_arguments(task: Task, settings: Settings, for_record: bool = False) ->
     """
     place, options = settings, dict(task.options)
     if for_record:
-        place = Settings(root='', work_dir='work_dirs/studies', results='', trainer='', evaluator='')
+        place = Settings(root='', work_dir='work_dirs/studies', results='', trainer=(), evaluator=())
     run_dir = relative(place.run_dir(task.row, task.seed), place.root)
     if task.teacher is not None:
         finished = own_finished(task.teacher, settings)

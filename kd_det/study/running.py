@@ -101,7 +101,7 @@ class Scheduler:
         if isinstance(arguments, Finished):
             self._evaluate(_Job(task, lock, time.monotonic()), arguments)
             return
-        self._launch(_Job(task, lock, time.monotonic()), [sys.executable, self.settings.trainer, *arguments])
+        self._launch(_Job(task, lock, time.monotonic()), [sys.executable, *self.settings.trainer, *arguments])
         self._say(f'{task.name}: started{" again from its last checkpoint" if "--resume" in arguments else ""}')
 
     def _launch(self, job: '_Job', command: list[str]) -> None:

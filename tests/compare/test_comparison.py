@@ -1,14 +1,15 @@
-"""tools/compare.py on runs of a tiny detector: table, JSON, pictures, and what it refuses."""
-import importlib.util
+"""kd-det compare on runs of a tiny detector: table, JSON, pictures, and what it refuses."""
 import json
 import os
 import shutil
-import sys
 
 import pytest
 import torch
 from conftest import CLASSES
 from tiny_runs import TIMESTAMP, config, make_place, tiny_cfg, write_config, write_run
+
+from kd_det.cli import compare as cli
+from kd_det.cli.command import REFUSED, call
 
 TOOL = os.path.join(os.path.dirname(__file__), '..', '..', 'tools', 'compare.py')
 
@@ -19,15 +20,10 @@ def place(tmp_path_factory):
 
 
 @pytest.fixture
-def compare(monkeypatch, capsys):
+def compare(capsys):
     """Run the tool in this process; returns what it printed."""
-    spec = importlib.util.spec_from_file_location('compare_tool', TOOL)
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
-
     def run(*args):
-        monkeypatch.setattr(sys, 'argv', ['compare.py', *map(str, args)])
-        tool.main()
+        call(cli, list(map(str, args)))
         return capsys.readouterr().out
     return run
 
@@ -75,7 +71,7 @@ def test_a_distilled_run_is_measured_as_its_plain_student(place, tmp_path, compa
 def test_evaluation_where_nothing_is_recorded(place, tmp_path, compare):
     root, weights = place
     run = write_run(tmp_path / 'a', config(root), weights=weights[8])
-    with pytest.raises(SystemExit, match=r'has recorded no AP.*--eval'):
+    with pytest.raises(REFUSED, match=r'has recorded no AP.*--eval'):
         compare(run, '--no-latency')
     before = sorted(path for path, _, _ in os.walk(tmp_path))
     rows = json.loads(compare(run, f'{run}/tiny.py:{run}/epoch_2.pth', '--no-latency', '--images',
@@ -122,7 +118,7 @@ def test_a_checkpoint_of_another_architecture(place, tmp_path, compare):
     state['extra.weight'] = state.pop('roi_head.bbox_head.fc_cls.weight')
     state['backbone.conv1.weight'] = weights[16]['backbone.conv1.weight']
     run = write_run(tmp_path / 'a', config(root), ap=.4, weights=state)
-    with pytest.raises(SystemExit) as error:
+    with pytest.raises(REFUSED) as error:
         compare(run)
     for key in ('extra.weight', 'roi_head.bbox_head.fc_cls.weight', 'backbone.conv1.weight'):
         assert key in str(error.value)
@@ -137,7 +133,7 @@ def test_a_malicious_checkpoint_is_refused(place, tmp_path, compare, monkeypatch
     root, _ = place
     run = write_run(tmp_path / 'a', config(root), ap=.4, weights=Evil())
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit, match='Refused to load'):
+    with pytest.raises(REFUSED, match='Refused to load'):
         compare(run)
     assert not os.path.exists('evil')
 
@@ -155,7 +151,7 @@ def test_a_damaged_run_is_a_clear_error(place, tmp_path, compare, damage, messag
     root, weights = place
     run = write_run(tmp_path / 'a', config(root), ap=.4, weights=weights[8])
     damage(tmp_path / 'a')
-    with pytest.raises(SystemExit, match=message):
+    with pytest.raises(REFUSED, match=message):
         compare(run)
 
 
@@ -165,5 +161,5 @@ def test_a_damaged_run_is_a_clear_error(place, tmp_path, compare, damage, messag
     ([TOOL, '--device', 'abacus'], '--device'),
 ])
 def test_wrong_arguments(compare, args, message):
-    with pytest.raises(SystemExit, match=message):
+    with pytest.raises(REFUSED, match=message):
         compare(*args)

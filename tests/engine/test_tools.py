@@ -146,5 +146,5 @@ def test_good_data_passes(trained):
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='mixed precision is refused only without a GPU')
 def test_amp_without_a_gpu_is_refused_in_words(run_config, tmp_path):
-    with pytest.raises(SystemExit, match='needs a GPU'):
+    with pytest.raises(ConfigError, match='needs a GPU'):
         run_tool('train', run_config(faster_rcnn_cfg()), '--work-dir', str(tmp_path / 'w'), '--amp')

@@ -11,6 +11,8 @@ import pytest
 import torch
 from mmengine.config import Config
 
+from kd_det.cli import study as cli
+from kd_det.cli.command import call, guarded
 from kd_det.compare.detections import file_hash, read_detections
 from kd_det.errors import StudyError
 from kd_det.study.configs import split_options
@@ -134,7 +136,7 @@ def place(tmp_path):
                 dict(name='all', config='configs/all.py', seeds=list(seeds), description='taught')])))
         return load_study(str(tmp_path / 'study.json')), Settings(
             root=str(tmp_path), work_dir=str(tmp_path / 'work_dirs/studies'), results=str(tmp_path / 'results'),
-            trainer=str(tmp_path / 'stub.py'), evaluator=str(tmp_path / 'stub_evaluator.py'), jobs=jobs,
+            trainer=(str(tmp_path / 'stub.py'),), evaluator=(str(tmp_path / 'stub_evaluator.py'),), jobs=jobs,
             poll_seconds=0.02)
     return write
 
@@ -278,7 +280,7 @@ def test_a_finished_run_without_a_record_is_recorded_and_not_trained(place):
     expected = record(settings, 'base')
     os.remove(f'{settings.results}/toy/base_seed0.json')
     os.remove(detections_path(settings.results, study.row('base'), 0))
-    settings.trainer = 'nowhere.py'
+    settings.trainer = ('nowhere.py',)
     assert train(study, settings, rows=['base']) == []
     assert record(settings, 'base') == expected
     assert os.path.isfile(detections_path(settings.results, study.row('base'), 0))
@@ -312,7 +314,7 @@ def test_a_checkpoint_that_contradicts_its_own_validation_is_not_recorded(place,
 
 def test_a_failed_evaluation_is_repeated_without_training_again(place):
     study, settings = place(seeds=[0])
-    evaluator, settings.evaluator = settings.evaluator, 'nowhere.py'
+    evaluator, settings.evaluator = settings.evaluator, ('nowhere.py',)
     assert train(study, settings, rows=['base']) == ['base seed 0'] and record(settings, 'base') is None
     settings.evaluator, settings.trainer = evaluator, 'nowhere.py'
     assert train(study, settings, rows=['base']) == [] and record(settings, 'base') is not None
@@ -355,7 +357,7 @@ def test_interrupting_the_runner_ends_its_runs(place, tmp_path):
 # -- import ------------------------------------------------------------------------------------------------------------
 def test_import_takes_a_run_of_the_same_config_only(place, tmp_path):
     study, settings = place(seeds=[0])
-    command = [sys.executable, settings.trainer, 'configs/teacher.py', '--work-dir', str(tmp_path / 'elsewhere')]
+    command = [sys.executable, *settings.trainer, 'configs/teacher.py', '--work-dir', str(tmp_path / 'elsewhere')]
     subprocess.run([*command, '--seed', '0'], check=True, cwd=tmp_path, env=dict(os.environ, OMP_NUM_THREADS='1'),
                    stdout=subprocess.DEVNULL)
     with pytest.raises(StudyError, match=r"another config than row 'base'.*stub.ap"):
@@ -428,17 +430,14 @@ def test_a_table_replaces_only_what_stands_between_its_markers():
 
 
 def test_the_command_line_writes_the_readme(place, tmp_path):
-    import importlib.util
-    spec = importlib.util.spec_from_file_location('accuracy_tool', ROOT / 'tools/benchmarks/accuracy.py')
-    tool = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tool)
-    tool.ROOT = str(tmp_path)
+    def main(words):
+        return guarded('study', call, cli, words, root=str(tmp_path))
     place(seeds=[0])
     (tmp_path / 'README.md').write_text('head\n<!-- study:toy -->\n<!-- /study:toy -->\n')
     arguments = [str(tmp_path / 'study.json'), '--trainer', 'stub.py', '--evaluator', 'stub_evaluator.py', '--results',
                  'results']
-    assert tool.main([*arguments, '--list']) == 0 and not (tmp_path / 'results').exists()
-    assert tool.main([*arguments, '--rows', 'base']) == 0
+    assert main([*arguments, '--list']) == 0 and not (tmp_path / 'results').exists()
+    assert main([*arguments, '--rows', 'base']) == 0
     assert '| base | small | 1 | 50.0 |' in (tmp_path / 'README.md').read_text()
-    assert tool.main([*arguments, '--rows', 'nosuch']) == 2
-    assert tool.main([*arguments, '--import', str(tmp_path / 'none'), '--row', 'base']) == 2
+    assert main([*arguments, '--rows', 'nosuch']) == 2
+    assert main([*arguments, '--import', str(tmp_path / 'none'), '--row', 'base']) == 2

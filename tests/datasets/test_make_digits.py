@@ -1,5 +1,4 @@
 """The digits set: disjoint splits, repeatable bytes, valid COCO, nothing lost."""
-import importlib.util
 import json
 import signal
 import subprocess
@@ -10,14 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from kd_det.cli import digits
+from kd_det.cli.command import call, guarded
+from kd_det.datasets import make_digits
+
 cv2 = pytest.importorskip('cv2')
 pytest.importorskip('PIL')
 sklearn_datasets = pytest.importorskip('sklearn.datasets')
 
-TOOL = Path(__file__).parents[1] / 'tools' / 'datasets' / 'make_digits.py'
-spec = importlib.util.spec_from_file_location('make_digits', TOOL)
-make_digits = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(make_digits)
+TOOL = Path(__file__).parents[2] / 'tools' / 'datasets' / 'make_digits.py'
 
 SMALL = {'train': 6, 'dev': 3, 'val': 4, 'size': (160, 120), 'seed': 0}
 
@@ -237,10 +237,10 @@ def test_numbers_out_of_range_are_named(tmp_path, argument, named):
 
 
 def test_command_line_says_what_is_wrong_and_returns_2(own, capsys):
-    assert make_digits.main(['--out', str(own), '--train', '7']) == 2
+    assert guarded('digits', call, digits, ['--out', str(own), '--train', '7']) == 2
     assert '--force' in capsys.readouterr().err
     with pytest.raises(SystemExit) as stop:
-        make_digits.main(['--size', '320'])
+        call(digits, ['--size', '320'])
     assert stop.value.code == 2 and '320x240' in capsys.readouterr().err
 
 

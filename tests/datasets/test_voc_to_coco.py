@@ -1,14 +1,16 @@
 """VOC XML to COCO JSON: the pixel convention, difficult objects, and every bad input by name."""
-import importlib.util
 import json
-from pathlib import Path
+import os
 
 import pytest
 
-TOOL = Path(__file__).parents[1] / 'tools' / 'datasets' / 'voc_to_coco.py'
-spec = importlib.util.spec_from_file_location('voc_to_coco', TOOL)
-voc_to_coco = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(voc_to_coco)
+from kd_det.cli import voc as command
+from kd_det.cli.command import call, guarded
+from kd_det.datasets import voc_to_coco
+
+
+def main(line):
+    return guarded('voc', call, command, line)
 
 
 def quiet(text):
@@ -175,23 +177,23 @@ def test_a_missing_devkit_is_named(tmp_path):
 def test_command_line_writes_all_or_nothing(voc, tmp_path, capsys, monkeypatch):
     out = tmp_path / 'made' / 'x.json'
     line = [str(voc), '--sets', '2007:trainval', '--out', str(out)]
-    assert voc_to_coco.main(line) == 0
+    assert main(line) == 0
     assert '2 images, 2 objects (1 difficult, ignored)' in capsys.readouterr().out
     first = out.read_bytes()
     assert len(json.loads(first)['images']) == 2
-    assert voc_to_coco.main(line) == 2  # not overwritten unasked
+    assert main(line) == 2  # not overwritten unasked
     assert '--force' in capsys.readouterr().err
 
     add(voc, 2007, '1', an_object('dragon', (2, 2, 3, 3)))
-    assert voc_to_coco.main([*line, '--force']) == 2
+    assert main([*line, '--force']) == 2
     assert 'dragon' in capsys.readouterr().err and out.read_bytes() == first
 
     def stop(*_):
         raise KeyboardInterrupt
     with monkeypatch.context() as patch:
-        patch.setattr(voc_to_coco.os, 'replace', stop)
+        patch.setattr(os, 'replace', stop)
         with pytest.raises(KeyboardInterrupt):
-            voc_to_coco.main([*line, '--force', '--skip-other-classes'])
+            call(command, [*line, '--force', '--skip-other-classes'])
     assert out.read_bytes() == first and [p.name for p in out.parent.iterdir()] == ['x.json']
-    assert voc_to_coco.main([*line, '--force', '--skip-other-classes']) == 0
+    assert main([*line, '--force', '--skip-other-classes']) == 0
     assert len(json.loads(out.read_text())['images']) == 3

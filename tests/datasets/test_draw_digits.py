@@ -1,7 +1,4 @@
 """The pictures of the digits set: boxes around what is seen, no leak between tiles, variety."""
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -9,11 +6,7 @@ pytest.importorskip('cv2')
 pytest.importorskip('PIL')
 pytest.importorskip('sklearn.datasets')
 
-TOOL = Path(__file__).parents[1] / 'tools' / 'datasets' / 'make_digits.py'
-spec = importlib.util.spec_from_file_location('make_digits', TOOL)
-make_digits = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(make_digits)
-import draw_digits  # noqa: E402  (found because make_digits names its folder)
+from kd_det.datasets import draw_digits, make_digits
 
 
 @pytest.fixture(scope='module')

@@ -1,0 +1,64 @@
+"""``kd-det train``: train a detector, distilled or not, with MMDetection's flags and a few more."""
+import argparse
+import os
+import os.path as osp
+
+from mmengine.device import get_device
+
+from ..config import keep_config
+from ..engine.distributed import prepare_launcher
+from ..engine.training import run as train
+from ..errors import ConfigError
+from .changes import add_changes, changed_config
+from .plan import print_plan
+
+SUMMARY = 'train a detector, distilled or not'
+EXAMPLES = """
+  kd-det train configs/faster_rcnn/faster-rcnn_r18_fpn_1x_coco.py
+  kd-det train kd_det::distill_faster_rcnn/faster-rcnn_r18_fpn_1x_coco_distill-r50.py --data-root /data/coco --amp
+  kd-det train DISTIL.py --teacher TEACHER.py teacher.pth --student STUDENT.py --work-dir runs/distilled --resume
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the command."""
+    add_changes(parser)
+    parser.add_argument('--work-dir', help='where logs and checkpoints go (default work_dirs/<config name>)')
+    parser.add_argument('--resume', nargs='?', const='auto', metavar='CHECKPOINT',
+                        help='continue from this checkpoint; without a path, from the latest in the work directory')
+    parser.add_argument('--amp', action='store_true', help='automatic mixed precision')
+    parser.add_argument('--auto-scale-lr', action='store_true',
+                        help='scale the learning rate from auto_scale_lr.base_batch_size to the real batch size')
+    parser.add_argument('--seed', type=int, help='random seed (default: the config\'s)')
+    parser.add_argument('--print-plan', action='store_true', help='say what is distilled where, and stop')
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train; 0 when the last epoch is done."""
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    cfg = changed_config(args)
+    if args.print_plan:
+        print_plan(cfg)
+        return 0
+    prepare_launcher(cfg, args.launcher)
+    if args.work_dir is not None:
+        cfg.work_dir = args.work_dir
+    elif cfg.get('work_dir') is None:
+        cfg.work_dir = osp.join('work_dirs', osp.splitext(osp.basename(args.config))[0])
+    keep_config(cfg)
+    if args.seed is not None:
+        cfg.randomness = dict(cfg.get('randomness') or {}, seed=args.seed)
+    if args.amp:
+        if get_device() == 'cpu':
+            raise ConfigError('--amp: MMEngine\'s mixed precision needs a GPU, and none was found; leave --amp out')
+        cfg.optim_wrapper.type = 'AmpOptimWrapper'
+        cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+    if args.auto_scale_lr:
+        if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
+            raise ConfigError('--auto-scale-lr: the config has no auto_scale_lr.base_batch_size; '
+                              'add auto_scale_lr=dict(base_batch_size=N) with the batch size that its lr is meant for')
+        cfg.auto_scale_lr.enable = True
+    train(cfg, args.resume)
+    return 0

@@ -1,0 +1,118 @@
+"""kd-det: every command has a help with examples, exit statuses mean what they say, shipped configs have names."""
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+
+from kd_det.cli import main as cli
+from kd_det.cli.command import call
+from kd_det.config import load_config
+from kd_det.errors import ConfigError
+from kd_det.shipped import shipped_configs, study_file
+from kd_det.version import __version__
+
+ROOT = Path(__file__).resolve().parents[2]
+STUDENT = 'kd_det::faster_rcnn/faster-rcnn_r18-w16_fpn-c32_6e_digits-160x120.py'
+DISTIL = 'kd_det::distill_faster_rcnn/faster-rcnn_r18-w16_fpn-c32_6e_digits-160x120_distill-w32.py'
+
+
+def process(*words, cwd):
+    return subprocess.run([sys.executable, '-W', 'ignore', *words], cwd=cwd, capture_output=True, text=True, timeout=300,
+                          env={**os.environ, 'PYTHONPATH': str(ROOT)})
+
+
+@pytest.mark.parametrize('name', cli.COMMANDS)
+def test_help_of_every_command(name, capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main([*name.split(), '--help'])
+    text = capsys.readouterr().out
+    assert stop.value.code == 0 and f'kd-det {name}' in text.split('examples:')[1]
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(['--version'])
+    assert stop.value.code == 0 and capsys.readouterr().out.split() == ['kd_det', __version__]
+
+
+def test_bad_input_is_one_line_and_status_2(capsys):
+    assert cli.main(['plan', 'nowhere.py']) == 2
+    assert capsys.readouterr().err.count('\n') == 1
+    assert cli.main(['plan', 'kd_det::lad/nowhere.py']) == 2
+    assert 'kd-det configs' in capsys.readouterr().err
+    with pytest.raises(SystemExit) as stop:
+        cli.main(['nowhere'])
+    assert stop.value.code == 2
+
+
+def test_an_interrupt_is_status_130(monkeypatch):
+    def interrupted(args):
+        raise KeyboardInterrupt
+    monkeypatch.setattr(cli.configs, 'run', interrupted)
+    assert cli.main(['configs']) == 130
+
+
+def test_configs_lists_by_part_of_the_name_and_by_pattern(capsys):
+    assert cli.main(['configs', 'digits-160x120_lad']) == 0
+    assert capsys.readouterr().out.split() == ['kd_det::lad/paa_r18-w8_fpn-c32_6e_digits-160x120_lad-r18-w16.py']
+    assert shipped_configs('*_pkd-*') == shipped_configs('kd_det::pkd/') != []
+    assert len(shipped_configs()) == len(list((ROOT / 'configs').glob('*/*.py')))
+    assert cli.main(['configs', 'nowhere']) == 2
+
+
+def test_a_shipped_distil_config_anywhere(tmp_path, monkeypatch, capsys):
+    """By its name, as the base of a user's config, and the teacher's config inside it; the student's type is found."""
+    here = load_config(str(ROOT / 'configs' / DISTIL.removeprefix('kd_det::'))).model
+    monkeypatch.chdir(tmp_path)
+    assert load_config(DISTIL).model == here and here.student_type == 'FasterRCNN'
+    (tmp_path / 'mine.py').write_text(f'_base_ = {DISTIL!r}\nmodel = dict(hints=[])\n')
+    mine = load_config('mine.py')
+    assert mine.model.student_type == 'FasterRCNN' and mine.model.hints == [] and mine.model.teacher == here.teacher
+    assert load_config(mine.model.teacher.config).model.type == 'FasterRCNN'
+    assert cli.main(['plan', 'mine.py', '--student', STUDENT]) == 0
+    assert 'TeacherBoundedLoss' in capsys.readouterr().out
+
+
+def test_a_file_here_comes_before_the_shipped_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    name = STUDENT.replace('kd_det::', 'configs/')
+    os.makedirs(os.path.dirname(name))
+    Path(name).write_text('model = dict(type="Mine")\n')
+    assert load_config(name).model.type == 'Mine'
+    assert Config.fromfile(name).model.type == 'Mine'
+
+
+def test_study_files_have_names():
+    assert json.loads(Path(study_file('quickstart_digits')).read_text())['name'] == 'quickstart_digits'
+    assert study_file('nowhere') == 'nowhere'
+
+
+def test_module_form_scripts_and_doors(tmp_path):
+    script = tmp_path / 'script.py'
+    script.write_text('import sys; from mmdet.registry import MODELS\n'
+                      "print(MODELS.get('Distiller').__module__, sys.argv[1:])\n")
+    done = process('-m', 'kd_det', 'script.py', 'a', cwd=tmp_path)
+    assert done.stdout.strip() == "kd_det.detectors.distiller ['a']", done.stderr[-2000:]
+    done = process('-m', 'kd_det', 'configs', 'pkd', cwd=tmp_path)
+    assert done.returncode == 0 and 'kd_det::pkd/' in done.stdout
+    done = process(str(ROOT / 'tools' / 'train.py'), 'nowhere.py', cwd=tmp_path)
+    assert done.returncode == 2 and "'nowhere.py' does not exist" in done.stderr and 'Traceback' not in done.stderr
+
+
+@pytest.mark.parametrize('words', [('-m', 'kd_det', 'doctor', '--json'), ('-m', 'kd_det.doctor', '--json')])
+def test_the_doctor_starts_where_mmengine_does_not(words, tmp_path):
+    (tmp_path / 'mmengine.py').write_text('raise ImportError("broken on purpose")\n')
+    done = process(*words, cwd=tmp_path)
+    report = json.loads(done.stdout)
+    assert done.returncode == 1 and any('broken on purpose' in problem['what'] for problem in report['problems'])
+
+
+def test_amp_and_other_flags_are_checked_before_anything_is_written(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=r'end the name in \.pkl'):
+        call(cli.test, [STUDENT, 'none.pth', '--out', 'detections.json'])
+    assert list(tmp_path.iterdir()) == []
