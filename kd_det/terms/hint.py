@@ -10,6 +10,7 @@ from ..build import build
 from ..errors import ConfigError
 from ..sources.layers import check_path, part_of
 from .compared import build_loss, is_off
+from .constants import constants_for
 from .levels import image_mask, pair_levels
 from .step import Step
 from .term import Term
@@ -28,8 +29,10 @@ class Hint(Term):
         teacher_layer (str | None): the same path by default.
         adapter (dict | None): ``ConvAdapter`` for maps by default, ``LinearAdapter`` for vectors and tokens; None
             compares as it is. The channel counts are filled in.
-        loss (dict): ``HintLoss`` by default; its ``loss_weight`` is gamma.
-        levels (list[int] | None): levels of the student's layer that take part; None: all.
+        loss (dict): ``HintLoss`` by default; its ``loss_weight`` is gamma. What is not given of PKD, CWD, FGD or MGD on
+            the neck is published for the student's kind, see :data:`kd_det.terms.constants.NECK`; the plan prints it.
+        levels (list[int] | None): levels of the student's layer that take part; None: all. Not given: the published
+            ones of such a loss, all of any other.
         **term: see :class:`kd_det.terms.term.Term`.
 
     Raises:
@@ -40,7 +43,7 @@ class Hint(Term):
     """
 
     def __init__(self, layer: str, teacher_layer: str | None = None, adapter: dict | str | None = 'default',
-                 loss: dict | None = None, levels: list[int] | None = None, **term: Any) -> None:
+                 loss: dict | None = None, levels: list[int] | str | None = 'default', **term: Any) -> None:
         super().__init__(**term)
         self.layer, self.teacher_layer = layer, teacher_layer or layer
         if adapter is not None and adapter != 'default' and not isinstance(adapter, dict):
@@ -48,6 +51,7 @@ class Hint(Term):
         self._adapter_cfg, self._loss_cfg, self._wanted = adapter, {} if loss is None else loss, levels
         if not isinstance(self._loss_cfg, dict):
             raise ConfigError(f'{self.key}.loss: found {loss!r}; a dict is expected, dict(type=\'HintLoss\', ...)')
+        self._filled: list[str] = []  # what the table of constants gave, for the plan
         self.adapters = nn.ModuleList()
         self.pairs: list[tuple[int, int]] = []
         self._losses = nn.ModuleList()
@@ -77,6 +81,7 @@ class Hint(Term):
                 raise ConfigError(f'{self.key}: layer {name!r} gives {shapes}; feature maps (N, C, H, W), tokens '
                                   '(N, L, C) or vectors (N, C) are expected')
         self.student_shapes, self.teacher_shapes = ours, theirs
+        self._take_constants(student, [i for i, _ in pair_levels(ours, theirs)])
         self.pairs = self._checked_levels(pair_levels(ours, theirs))
         if not self.pairs:
             raise ConfigError(f'{self.key}: no level of {self.layer!r} (student, {ours}) has the relative stride of one '
@@ -86,6 +91,21 @@ class Hint(Term):
             self._losses.append(self._loss_of(theirs[j]))
             if getattr(self._losses[-1], 'needs_boxes', False):
                 self.needs_labels = True
+
+    def _take_constants(self, student: nn.Module, paired: list[int]) -> None:
+        found = constants_for(self.key, self._loss_cfg, self.layer, student)
+        levels = []
+        if self._wanted == 'default':
+            count = found.levels if found else None
+            self._wanted = None if count is None else [i for i in paired if i < count]
+            levels = [] if count is None else [f'levels={self._wanted}']
+        if found is None:
+            return
+        missing = {name: value for name, value in found.loss.items() if name not in self._loss_cfg}
+        self._loss_cfg = {**self._loss_cfg, **missing}
+        filled = [f'{name}={value}' for name, value in missing.items()] + levels
+        if filled:
+            self._filled = [f'    not given, as published for {found.of}: {", ".join(filled)}']
 
     def _checked_levels(self, pairs: list[tuple[int, int]]) -> list[tuple[int, int]]:
         if self._wanted is None:
@@ -163,6 +183,7 @@ class Hint(Term):
     def describe(self) -> list[str]:
         lines = [f'hint {self.layer} <- {self.source} {self.teacher_layer}, {type(self.loss).__name__} '
                  f'({self.loss.extra_repr()})' + _after(self.schedule.describe())]
+        lines += self._filled
         for adapter, (i, j) in zip(self.adapters, self.pairs):
             lines.append(f'    student level {i} {self.student_shapes[i][1:]} <- teacher level {j} '
                          f'{self.teacher_shapes[j][1:]} through {type(adapter).__name__}')

@@ -1,0 +1,124 @@
+"""The published constants of losses on necks, by the loss and the kind of student."""
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+from ..errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Constants:
+    """What a hint takes where its config gives nothing.
+
+    Attributes:
+        loss: arguments of the loss.
+        levels: the first so many levels of the student's layer take part; None: all.
+        of: whose constants they are, for the plan.
+    """
+
+    loss: dict[str, Any] = field(default_factory=dict)
+    levels: int | None = None
+    of: str = ''
+
+
+def _fgd(temperature: float, alpha: float, beta: float, gamma: float, lam: float, levels: int, of: str) -> Constants:
+    return Constants(dict(temperature=temperature, alpha=alpha, beta=beta, gamma=gamma, lam=lam), levels, of)
+
+
+def _cwd(weight: float, standardise: bool, levels: int | None, of: str) -> Constants:
+    return Constants(dict(temperature=1.0, standardise=standardise, loss_weight=weight), levels, of)
+
+
+def _pkd(weight: float, of: str) -> Constants:
+    return Constants(dict(loss_weight=weight), 4, of)
+
+
+def _mgd(ratio: float, weight: float, levels: int, of: str) -> Constants:
+    return Constants(dict(mask_ratio=ratio, loss_weight=weight), levels, of)
+
+
+TWO_STAGE = 'Faster, Mask and Cascade R-CNN'
+
+NECK: dict[str, dict[str, Constants]] = {
+    'PKDLoss': {
+        'RetinaNet': _pkd(10.0, 'RetinaNet'),
+        'RepPoints': _pkd(10.0, 'RepPoints'),
+        'two-stage': _pkd(6.0, 'Faster R-CNN'),
+        'one-stage': _pkd(10.0, 'RetinaNet'),
+    },
+    'CWDLoss': {
+        'RTMDet': _cwd(1.0, True, 3, 'RTMDet'),
+        'two-stage': _cwd(10.0, False, None, 'feature pyramids'),
+        'one-stage': _cwd(10.0, False, None, 'feature pyramids'),
+    },
+    'FGDLoss': {
+        'RetinaNet': _fgd(0.5, 1e-3, 5e-4, 5e-4, 5e-6, 5, 'RetinaNet and GFL'),
+        'GFL': _fgd(0.5, 1e-3, 5e-4, 5e-4, 5e-6, 5, 'RetinaNet and GFL'),
+        'FCOS': _fgd(0.8, 1.6e-3, 8e-4, 8e-4, 8e-6, 5, 'FCOS'),
+        'RepPoints': _fgd(0.5, 1.6e-3, 8e-4, 8e-4, 8e-6, 5, 'RepPoints'),
+        'two-stage': _fgd(0.5, 5e-5, 2.5e-5, 5e-5, 5e-7, 4, TWO_STAGE),
+        'one-stage': _fgd(0.5, 1e-3, 5e-4, 5e-4, 5e-6, 5, 'RetinaNet and GFL'),
+    },
+    'MGDLoss': {
+        'two-stage': _mgd(0.45, 5e-7, 4, 'two-stage detectors'),
+        'one-stage': _mgd(0.65, 2e-5, 5, 'one-stage detectors'),
+    },
+}
+"""Loss -> kind of student -> constants of a hint on ``neck``. 'one-stage' is what every other dense head gets.
+
+Sources: Cao et al. 2022 (PKD), Shu et al. 2021 (CWD), Yang et al. 2022 (FGD; MGD), and the configurations released with
+them or, for PKD and CWD, with MMRazor and MMYOLO.
+"""
+
+# the nearest of these in the order of a head's base classes says what the student is
+KINDS: dict[str, str | None] = {
+    'RetinaHead': 'RetinaNet', 'GFLHead': 'GFL', 'FCOSHead': 'FCOS', 'RepPointsHead': 'RepPoints', 'RTMDetHead': 'RTMDet',
+    'StandardRoIHead': 'two-stage', 'CascadeRoIHead': 'two-stage',
+    # VFNet's head is of ATSS and FCOS both, Sparse R-CNN's of Cascade R-CNN: neither has published constants
+    'ATSSHead': 'one-stage', 'SparseRoIHead': None, 'BaseDenseHead': 'one-stage',
+}
+
+
+def student_kind(student: nn.Module) -> tuple[str | None, str]:
+    """Kind of a student by its last head, a value of ``KINDS``, or None for any other; and the head's class."""
+    head = getattr(student, 'roi_head', None) or getattr(student, 'bbox_head', None)
+    if head is None:
+        return None, 'no box head'
+    kind = next((KINDS[base.__name__] for base in type(head).__mro__ if base.__name__ in KINDS), None)
+    return kind, type(head).__name__
+
+
+def constants_for(key: str, cfg: dict, layer: str, student: nn.Module) -> Constants | None:
+    """The constants of a hint's loss for this student; None where none are published for the loss or the layer.
+
+    A dense student without constants of its own gets those of ``one-stage``, and the plan says so.
+
+    Args:
+        key: of the hint in the config, for messages.
+        cfg: config of its loss, as given.
+        layer: path of the student's layer. Everything is published for ``'neck'``; elsewhere the loss's own defaults hold.
+        student: the detector.
+
+    Raises:
+        ConfigError: a student that is neither dense nor two-stage, and constants that the config does not give.
+    """
+    name = cfg.get('type')
+    name = (name if isinstance(name, str) else getattr(name, '__name__', '')).rpartition('.')[2]
+    rows = NECK.get(name)
+    if rows is None or layer != 'neck':
+        return None
+    kind, head = student_kind(student)
+    if kind in rows and kind != 'one-stage':
+        return rows[kind]
+    if kind is not None:
+        return _borrowed(rows['one-stage'], head)
+    missing = [argument for argument in rows['one-stage'].loss if argument not in cfg]
+    if missing:
+        raise ConfigError(f'{key}.loss.{missing[0]}: not given, and {name} has no published constants for a student with '
+                          f'{head}; give {", ".join(missing)}')
+    return None
+
+
+def _borrowed(row: Constants, head: str) -> Constants:
+    return Constants(row.loss, row.levels, f'{row.of} (none are published for {head} alone)')
