@@ -1,5 +1,8 @@
 """Several processes: what ``--launcher`` needs where MMEngine counts on a GPU."""
+import ctypes
 import os
+import signal
+import sys
 
 import torch
 import torch.distributed as dist
@@ -8,6 +11,7 @@ from mmengine.device import get_device
 
 from ..errors import ConfigError
 
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 TORCHRUN_VARIABLES = ('RANK', 'LOCAL_RANK', 'WORLD_SIZE', 'MASTER_ADDR', 'MASTER_PORT')
 
 
@@ -31,6 +35,7 @@ def prepare_launcher(cfg: Config, launcher: str) -> None:
     if launcher == 'pytorch' and missing:
         raise ConfigError(f'--launcher pytorch: {", ".join(missing)} not set in the environment; start through '
                           'tools/dist_train.sh or tools/dist_test.sh, which call torchrun')
+    end_with_parent()
     if get_device() != 'cpu':
         return
     if launcher != 'pytorch':
@@ -46,6 +51,16 @@ def prepare_launcher(cfg: Config, launcher: str) -> None:
         find_unused_parameters=cfg.get('find_unused_parameters', False)))
     wrapper['device_ids'] = None
     cfg.model_wrapper_cfg = wrapper
+
+
+def end_with_parent() -> None:
+    """Ask Linux for a SIGTERM when the launcher dies, so that a killed one leaves no ranks training on."""
+    if sys.platform != 'linux':
+        return
+    parent = os.getppid()
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    if os.getppid() != parent:  # it died in between
+        raise SystemExit(128 + signal.SIGTERM)
 
 
 def leave() -> None:

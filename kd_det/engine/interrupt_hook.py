@@ -11,9 +11,8 @@ from mmengine.logging import print_log
 class InterruptHook(Hook):
     """On SIGINT or SIGTERM, finish the running step, write ``interrupted.pth`` and stop.
 
-    The file is a complete checkpoint. It does not become the one that ``--resume`` takes by itself: MMEngine resumes
-    at epoch boundaries, so the last epoch's checkpoint continues the run and this one is for its weights. A second
-    signal stops at once. ``tools/train.py`` adds the hook to every run.
+    The file is a complete checkpoint: ``--resume`` takes it while it is the newest, and goes on with the next batch of
+    its epoch. A second signal stops at once. ``tools/train.py`` adds the hook to every run.
 
     Several processes agree after each step (one small all-reduce), so that a signal which reaches only one of them, or
     two of them in different steps, stops all after the same step.
@@ -47,8 +46,8 @@ class InterruptHook(Hook):
         runner.save_checkpoint(runner.work_dir, 'interrupted.pth', save_optimizer=True, save_param_scheduler=True,
                                by_epoch=False)
         barrier()  # a process that ends makes torchrun stop the others: not before the file is whole
-        runner.logger.warning(f'interrupted at iteration {runner.iter + 1}: weights are in '
-                              f'{runner.work_dir}/interrupted.pth; --resume continues from the last whole checkpoint')
+        runner.logger.warning(f'interrupted at iteration {runner.iter + 1}: the state is in '
+                              f'{runner.work_dir}/interrupted.pth; --resume goes on from there')
         raise SystemExit(128 + number)
 
     def _of_any_rank(self) -> int:

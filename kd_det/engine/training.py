@@ -1,9 +1,11 @@
 """A training run: the runner with every hook that ours have, built in one place for every door that starts one."""
 from mmengine.config import Config
+from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from ..config import resume_from
+from .checkpoint_files import latest_whole, write_checkpoints_whole
 from .data_check import check_data
 from .distributed import leave
 from .finite_hook import FiniteHook
@@ -22,9 +24,10 @@ def prepared_runner(cfg: Config, resume: str | None = None) -> Runner:
     Raises:
         ConfigError, DataError: what ``--resume`` names, or the data, cannot be used; nothing has been written.
     """
-    resume_from(cfg, resume)
+    resume_from(cfg, latest_or_afresh(cfg) if resume == 'auto' else resume)
     check_data(cfg, ('train_dataloader', 'val_dataloader'))
     runner = Runner.from_cfg(cfg) if 'runner_type' not in cfg else RUNNERS.build(cfg)
+    write_checkpoints_whole(runner)
     seeds = SeedHook()
     seeds.take_over(runner)
     runner.register_hook(seeds, 'VERY_HIGH')
@@ -32,6 +35,17 @@ def prepared_runner(cfg: Config, resume: str | None = None) -> Runner:
     runner.register_hook(FiniteHook(), 'LOWEST')
     runner.register_hook(InterruptHook(), 'LOWEST')
     return runner
+
+
+def latest_or_afresh(cfg: Config) -> str | None:
+    """The newest whole checkpoint of the work directory; None, with a warning, where there is none yet.
+
+    A cluster's job script says ``--resume`` on its first start too, so that is no error.
+    """
+    found = latest_whole(cfg.work_dir)
+    if found is None:
+        print_log(f'--resume: {cfg.work_dir} holds no checkpoint; training begins afresh', 'current', level=30)
+    return found
 
 
 def run(cfg: Config, resume: str | None = None) -> Runner:
