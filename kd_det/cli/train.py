@@ -26,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--work-dir', help='where logs and checkpoints go (default work_dirs/<config name>)')
     parser.add_argument('--resume', nargs='?', const='auto', metavar='CHECKPOINT',
                         help='continue from this checkpoint; without a path, from the latest in the work directory')
+    parser.add_argument('--resume-anyway', action='store_true', help='resume although the config is not the run\'s')
     parser.add_argument('--amp', action='store_true', help='automatic mixed precision')
     parser.add_argument('--auto-scale-lr', action='store_true',
                         help='scale the learning rate from auto_scale_lr.base_batch_size to the real batch size')
@@ -60,5 +61,5 @@ def run(args: argparse.Namespace) -> int:
             raise ConfigError('--auto-scale-lr: the config has no auto_scale_lr.base_batch_size; '
                               'add auto_scale_lr=dict(base_batch_size=N) with the batch size that its lr is meant for')
         cfg.auto_scale_lr.enable = True
-    train(cfg, args.resume)
+    train(cfg, args.resume, args.resume_anyway)
     return 0

@@ -4,27 +4,32 @@ from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from ..compat.checkpoint import load
 from ..config import resume_from
 from .checkpoint_files import latest_whole, write_checkpoints_whole
 from .data_check import check_data
 from .distributed import leave
 from .finite_hook import FiniteHook
 from .interrupt_hook import InterruptHook
+from .resume_check import ResumeCheckHook
+from .run_lock import work_directory
 from .seed_hook import SeedHook
 from .whole_checkpoint_hook import WholeCheckpointHook
 
 
-def prepared_runner(cfg: Config, resume: str | None = None) -> Runner:
+def prepared_runner(cfg: Config, resume: str | None = None, anyway: bool = False) -> Runner:
     """The runner of a config, with the hooks of every run of ours; nothing has been trained.
 
     Args:
         cfg (Config): resolved: ``work_dir``, launcher, seed and precision are in it. Changed in place.
         resume (str | None): ``--resume``: None, ``'auto'`` for the latest checkpoint in the work directory, or a file.
+        anyway (bool): ``--resume-anyway``: also under another config than the run's.
 
     Raises:
         ConfigError, DataError: what ``--resume`` names, or the data, cannot be used; nothing has been written.
     """
     resume_from(cfg, latest_or_afresh(cfg) if resume == 'auto' else resume)
+    keep_seed(cfg)
     check_data(cfg, ('train_dataloader', 'val_dataloader'))
     runner = Runner.from_cfg(cfg) if 'runner_type' not in cfg else RUNNERS.build(cfg)
     write_checkpoints_whole(runner)
@@ -32,6 +37,7 @@ def prepared_runner(cfg: Config, resume: str | None = None) -> Runner:
     seeds.take_over(runner)
     runner.register_hook(seeds, 'VERY_HIGH')
     runner.register_hook(WholeCheckpointHook(), 'VERY_HIGH')
+    runner.register_hook(ResumeCheckHook(anyway), 'LOWEST')
     runner.register_hook(FiniteHook(), 'LOWEST')
     runner.register_hook(InterruptHook(), 'LOWEST')
     return runner
@@ -48,9 +54,19 @@ def latest_or_afresh(cfg: Config) -> str | None:
     return found
 
 
-def run(cfg: Config, resume: str | None = None) -> Runner:
+def keep_seed(cfg: Config) -> None:
+    """A run without a seed in its config drew one; resumed, it goes on with that one, from the first data loader on."""
+    randomness = cfg.get('randomness') or {}
+    if cfg.get('resume') and cfg.get('load_from') and '://' not in cfg.load_from and randomness.get('seed') is None:
+        checkpoint = load(cfg.load_from)
+        meta = checkpoint.get('meta') if isinstance(checkpoint, dict) else None
+        cfg.randomness = dict(randomness, seed=(meta or {}).get('seed'))
+
+
+def run(cfg: Config, resume: str | None = None, anyway: bool = False) -> Runner:
     """Train as the config says; arguments are those of :func:`prepared_runner`. Returns the runner, finished."""
-    runner = prepared_runner(cfg, resume)
-    runner.train()
-    leave()
+    with work_directory(cfg.work_dir):
+        runner = prepared_runner(cfg, resume, anyway)
+        runner.train()
+        leave()
     return runner

@@ -1,0 +1,39 @@
+"""One run per work directory."""
+import contextlib
+import fcntl
+import os
+import os.path as osp
+from collections.abc import Iterator
+
+from ..errors import ConfigError
+
+NAME = '.lock'
+
+
+@contextlib.contextmanager
+def work_directory(path: str) -> Iterator[None]:
+    """Hold a work directory; the system lets go of it when the process ends, however it ends.
+
+    Rank 0 holds it for all. On network file systems it keeps runs of other machines out as far as the file system carries
+    ``flock`` between them (NFS of Linux does, some cluster file systems do not).
+
+    Raises:
+        ConfigError: another run is in it.
+    """
+    if os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0')) != '0':
+        yield
+        return
+    os.makedirs(path, exist_ok=True)
+    handle = os.open(osp.join(path, NAME), os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            who = os.pread(handle, 100, 0).decode(errors='replace').strip()
+            raise ConfigError(f'--work-dir {path}: another run is training in it ({who}); wait for it, or give another '
+                              'directory') from error
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, f'process {os.getpid()} on {os.uname().nodename}\n'.encode(), 0)
+        yield
+    finally:
+        os.close(handle)

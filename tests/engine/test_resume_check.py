@@ -1,0 +1,65 @@
+"""A run is resumed under its own config, and is alone in its work directory."""
+import subprocess
+import sys
+
+import pytest
+from conftest import faster_rcnn_cfg, run_tool
+
+from kd_det.compat.checkpoint import load
+from kd_det.engine.resume_check import differences
+from kd_det.engine.run_lock import work_directory
+from kd_det.errors import CheckpointMismatch, ConfigError
+from kd_det.files import save_whole
+
+CFG = """
+data_root = '/a'
+model = dict(type='Distiller', teacher=dict(checkpoint='/x/t.pth'), terms=[dict(weight=0.5)])
+train_dataloader = dict(batch_size=2, num_workers=2, dataset=dict(ann='/a/train.json'))
+optim_wrapper = dict(optimizer=dict(lr=0.1))
+"""
+
+
+@pytest.mark.parametrize('old, new, key', [
+    ('weight=0.5', 'weight=1.0', 'model.terms.0.weight: was 0.5, is 1.0'),
+    ('t.pth', 'u.pth', "model.teacher.checkpoint: was 't.pth', is 'u.pth'"),
+    ('batch_size=2', 'batch_size=4', 'train_dataloader.batch_size: was 2, is 4'),
+    ('train.json', 'more.json', "train_dataloader.dataset.ann: was 'train.json', is 'more.json'"),
+    ('lr=0.1', 'lr=0.2', 'optim_wrapper.optimizer.lr: was 0.1, is 0.2'),
+    ('/a', '/b', None), ('/x/', '/y/', None), ('num_workers=2', 'num_workers=0', None)])
+def test_what_differs(old, new, key):
+    assert differences(CFG, CFG.replace(old, new)) == ([key] if key else [])
+
+
+def test_the_config_in_a_checkpoint_is_not_executed():
+    assert differences(CFG + "model['x'] = exit(3)\nmodel = exit(3)\n", CFG)
+
+
+def test_refused_by_name_and_gone_on_anyway(run_config, tmp_path):
+    config, work = run_config(faster_rcnn_cfg()), tmp_path / 'run'
+    run_tool('train', config, '--work-dir', str(work), '--cfg-options', 'train_cfg.max_epochs=1')
+    resume = ('train', config, '--work-dir', str(work), '--resume')
+    with pytest.raises(ConfigError, match=r'optimizer\.lr: was 0\.001, is 0\.01'):
+        run_tool(*resume, '--cfg-options', 'optim_wrapper.optimizer.lr=0.01')
+    with pytest.raises(ConfigError, match=r'randomness\.seed: was 0, is 1'):
+        run_tool(*resume, '--seed', '1')
+    content = load(str(work / 'epoch_1.pth'))
+    for broken, message in ((dict(content, meta=dict(content['meta'], epoch=1000)), 'its epoch is 1000'),
+                            (dict(content, meta=dict(content['meta'], epoch=-3)), 'epoch is -3'),
+                            ({k: v for k, v in content.items() if k != 'optimizer'}, 'no optimizer state')):
+        save_whole(broken, tmp_path / 'broken.pth')
+        with pytest.raises(CheckpointMismatch, match=message):
+            run_tool('train', config, '--work-dir', str(work), '--resume', str(tmp_path / 'broken.pth'))
+    assert not (work / 'epoch_2.pth').exists()
+    run_tool(*resume, '--resume-anyway', '--cfg-options', 'optim_wrapper.optimizer.lr=0.01')
+    assert (work / 'epoch_2.pth').exists()
+
+
+def test_one_run_a_directory_and_a_dead_one_keeps_nothing(tmp_path):
+    code = 'import os, signal, sys; from kd_det.engine.run_lock import work_directory\n' \
+           f'with work_directory({str(tmp_path)!r}):\n    os.kill(os.getpid(), signal.SIGKILL)'
+    assert subprocess.run([sys.executable, '-c', code], check=False).returncode == -9
+    with work_directory(str(tmp_path)), pytest.raises(ConfigError, match='another run is training in it'), \
+            work_directory(str(tmp_path)):
+        pass
+    with work_directory(str(tmp_path)):
+        pass
