@@ -50,6 +50,7 @@ class SafeCheckpointHook(CheckpointHook):
         for path in old:
             if self.file_backend.isfile(path):
                 self.file_backend.remove(path)
+        self._say_removed(runner)
 
     def _save_best_checkpoint(self, runner: Runner, metrics: dict) -> None:
         backend, self.file_backend = self.file_backend, _RemovesLater(self.file_backend)
@@ -59,8 +60,14 @@ class SafeCheckpointHook(CheckpointHook):
             for path in self.file_backend.removed:
                 if path not in kept and backend.isfile(path):  # written anew under the same name
                     backend.remove(path)
+            self._say_removed(runner)
         finally:
             self.file_backend = backend
+
+    def _say_removed(self, runner: Runner) -> None:
+        for hook in runner.hooks if is_main_process() else ():  # what belongs to a removed file goes too
+            if hasattr(hook, 'checkpoints_removed'):
+                hook.checkpoints_removed(self.backend_args)
 
     def _path(self, step: int) -> str:
         return self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(step))

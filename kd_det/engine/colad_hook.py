@@ -28,7 +28,7 @@ class CoLADHook(DistillHook):
       agree with the data set's.
     - The peer goes to ``checkpoint['kd_det']['peer']`` and comes back on resume. Beside each checkpoint ``NAME.pth``
       it is also written as ``NAME_peer.pth``, which its plain config loads strictly; when MMEngine removes the first
-      (``max_keep_ckpts``, a better ``best``), the second goes with the next one written.
+      (``max_keep_ckpts``, a better ``best``), the second goes too.
     - After every epoch the log says how often the first network assigned, over all decisions of all ranks; the sum over
       the training is in ``checkpoint['kd_det']['taught']``.
     - An ``EMAHook`` averages the first network as in its plain run, and a twin of it the peer. What is deployed, in
@@ -145,6 +145,10 @@ class CoLADHook(DistillHook):
         else:
             save_checkpoint(self._peer_checkpoint, path, backend_args=backend_args)
         self._peer_checkpoint = {}
+        self.checkpoints_removed(backend_args)
+
+    def checkpoints_removed(self, backend_args: dict | None = None) -> None:
+        """Remove the second network's files whose first one is gone."""
         for peer, first in list(self._written.items()):
             if not exists(first, backend_args=backend_args):
                 del self._written[peer]
