@@ -1,6 +1,7 @@
 """The one place where a dict of a config is checked against a constructor's signature, and built."""
 import difflib
 import inspect
+from collections.abc import Callable
 from typing import Any
 
 from mmengine.registry import DefaultScope, Registry
@@ -79,6 +80,18 @@ def build(key: str, cfg: Any, registry: Registry, default: str | dict | None = N
         raise
     except (TypeError, ValueError, KeyError) as error:
         raise ConfigError(f'{key}: {error}') from error
+
+
+def checked(key: str, check: Callable, value: Any, *more: Any) -> Any:
+    """``check(key, value, *more)``, one of :mod:`kd_det.arguments`, complaining as a config's value is complained of.
+
+    Raises:
+        ConfigError: the value is refused; the message names the key, what was found and what would do.
+    """
+    try:
+        return check(key, value, *more)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(str(error)) from error
 
 
 def _arguments_of(target: Any) -> dict[str, inspect.Parameter] | None:

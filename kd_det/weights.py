@@ -42,7 +42,31 @@ def read_state_dict(path: str, network: str | None = None) -> tuple[dict, dict]:
             state._metadata = type(metadata)((k.removeprefix('module').removeprefix('.'), v)
                                              for k, v in metadata.items())
     meta = checkpoint.get('meta') if 'state_dict' in checkpoint else None
+    if meta is not None and not isinstance(meta, dict):
+        raise CheckpointMismatch(f'{path}: its meta is {type(meta).__name__}; a dict is expected')
     return state, meta or {}
+
+
+def check_values(model: nn.Module, state: dict, what: str) -> None:
+    """The tensors of ``state`` can be weights of a trained network.
+
+    Raises:
+        CheckpointMismatch: inf or NaN; complex numbers, or whole numbers where the network has real ones; every kernel and
+            matrix all zero.
+    """
+    own = model.state_dict()
+    real = {name: value for name, value in state.items() if name in own and own[name].is_floating_point()}
+    for name, value in real.items():
+        if not value.is_floating_point():
+            raise CheckpointMismatch(f'{what}: {name} holds {str(value.dtype).removeprefix("torch.")}, real numbers are '
+                                     'expected; a quantised or otherwise converted checkpoint does not load')
+    broken = [name for name, value in real.items() if not bool(value.isfinite().all())]
+    if broken:
+        raise CheckpointMismatch(f'{what}: {len(broken)} of {len(state)} tensors hold inf or NaN, e.g. {broken[0]}; its '
+                                 'training diverged, or the file was converted wrongly')
+    kernels = [value for value in real.values() if value.dim() > 1]
+    if kernels and not any(bool(value.any()) for value in kernels):
+        raise CheckpointMismatch(f'{what}: every weight in it is zero; it was never trained')
 
 
 def _second_of(checkpoint: dict, path: str) -> dict | None:
@@ -105,10 +129,12 @@ def load_whole(model: nn.Module, state: dict, what: str) -> None:
 
     Raises:
         CheckpointMismatch: any key is missing, unexpected or of another shape; all of them are listed and the model
-            is left as it was. Keys that older versions wrote beside the weights are no mismatch, see
-            :func:`without_old_keys`.
+            is left as it was; or it has values that no
+            trained network has (:func:`check_values`). Keys that older versions wrote beside the weights are
+            no mismatch, see :func:`without_old_keys`.
     """
     state = without_old_keys(model, state, what)
+    check_values(model, state, what)
     before = {k: v.clone() for k, v in model.state_dict().items()}
     try:
         model.load_state_dict(state, strict=True)

@@ -8,6 +8,7 @@ variable is read or set. :func:`load` is the same loader for the rest of this pa
 """
 from __future__ import annotations
 
+import errno
 import functools
 import importlib
 import os
@@ -19,7 +20,9 @@ from typing import Any
 
 import torch
 
+from ..files import damage
 from . import checkpoint_types
+from .download import fetch
 
 __all__ = ['UnsafeCheckpointError', 'install', 'is_installed', 'load', 'load_url']
 
@@ -94,11 +97,16 @@ def _read(source: str | None, reader: Any, *args: Any, **kwargs: Any) -> Any:
     try:
         with checkpoint_types.statistics_unchanged():
             return checkpoint_types.to_numpy(reader(*args, **kwargs, weights_only=True))
-    except (pickle.UnpicklingError, EOFError) as error:  # EOFError: the file ends too early
+    # EOFError: the file ends too early; the others: PyTorch's unpickler on a file that is none (text)
+    except (pickle.UnpicklingError, EOFError, IndexError, KeyError, AssertionError, UnicodeDecodeError) as error:
+        raise _refusal(source, error) from None
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # a jump to a place that a cut-off file does not have
+            raise
         raise _refusal(source, error) from None
     except RuntimeError as error:
-        # so PyTorch refuses archives that it cannot restrict (TorchScript, tar) and cut-off files
-        if not re.search('weights_only|PytorchStreamReader', str(error)):
+        # so PyTorch refuses archives that it cannot restrict (TorchScript, tar), foreign ones and cut-off files
+        if not re.search('weights_only|PytorchStreamReader|in archive', str(error)):
             raise
         raise _refusal(source, error) from None
 
@@ -119,7 +127,12 @@ def load(path: Any, map_location: Any = 'cpu', **kwargs: Any) -> Any:
         FileNotFoundError: there is no such file.
     """
     source = os.fsdecode(path) if isinstance(path, (str, bytes, os.PathLike)) else None
-    return _read(source, torch.load, path, map_location=map_location, **kwargs)
+    found = _read(source, torch.load, path, map_location=map_location, **kwargs)
+    # PyTorch does not compare a tensor's bytes with their checksum
+    changed = damage(source) if source is not None else None
+    if changed:
+        raise UnsafeCheckpointError(source, None, changed)
+    return found
 
 
 def load_url(url: str, model_dir: str | None = None, map_location: Any = None,
@@ -131,7 +144,12 @@ def load_url(url: str, model_dir: str | None = None, map_location: Any = None,
 
     Raises:
         UnsafeCheckpointError: the file asks for anything but data, or is no checkpoint.
+        CheckpointMismatch: it did not arrive whole; the message names the URL.
     """
+    if url.startswith(('http://', 'https://')) and not check_hash:
+        changed = damage(fetch(url, model_dir, file_name))  # torch.hub finds the copy
+        if changed:
+            raise UnsafeCheckpointError(url, None, changed)
     return _read(url, torch.hub.load_state_dict_from_url, url, model_dir, map_location, progress,
                  check_hash, file_name)
 

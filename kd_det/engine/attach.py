@@ -8,13 +8,14 @@ from ..detectors import CoLAD, Distiller
 from .colad_hook import CoLADHook
 from .distill_hook import DistillHook, distiller_of
 from .peer_validation_hook import PeerValidationHook
+from .teacher_check_hook import TeacherCheckHook
 
 
 def hooks_of(model: object) -> tuple[type[Hook], ...]:
     """The hooks that a run of ``model`` needs."""
     if isinstance(model, CoLAD):
-        return CoLADHook, PeerValidationHook
-    return (DistillHook,) if isinstance(model, Distiller) else ()
+        return CoLADHook, PeerValidationHook, TeacherCheckHook
+    return (DistillHook, TeacherCheckHook) if isinstance(model, Distiller) else ()
 
 
 def attach_to_runner() -> None:

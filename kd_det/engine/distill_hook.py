@@ -1,5 +1,4 @@
 """What a distilled run needs from the runner: checks before training, adapters in checkpoints, watching the terms."""
-import math
 from typing import Any
 
 from mmengine.hooks import Hook
@@ -10,6 +9,7 @@ from torch import Tensor
 from ..detectors import Distiller
 from ..errors import ConfigError
 from ..training_only import TrainingOnly
+from .term_watch import TermWatch
 
 
 class DistillHook(Hook):
@@ -18,8 +18,7 @@ class DistillHook(Hook):
     - Before training: the plan is logged; class names of teacher and student must agree; adapters must be in the
       optimizer and the teacher must not.
     - In checkpoints: what only training needs goes to ``checkpoint['kd_det']`` and comes back on resume.
-    - While training: a distillation term that is missing, exactly zero for ``patience`` steps in a row, or not finite
-      is reported by name, once per occurrence.
+    - While training: what :class:`kd_det.engine.term_watch.TermWatch` says of the terms.
 
     Args:
         patience (int): steps.
@@ -28,9 +27,7 @@ class DistillHook(Hook):
     priority = 'VERY_LOW'
 
     def __init__(self, patience: int = 50) -> None:
-        self.patience = patience
-        self._silent_steps: dict[str, int] = {}
-        self._not_finite: set[str] = set()
+        self._watch = TermWatch(patience)
 
     def before_train(self, runner: Runner) -> None:
         model = distiller_of(runner)
@@ -96,21 +93,10 @@ class DistillHook(Hook):
         distiller_of(runner).load_distill_state(state)
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs: dict | None = None) -> None:
-        for name in distiller_of(runner).distill_terms:
-            value = (outputs or {}).get(name)
-            if isinstance(value, Tensor):
-                value = value.item()  # under DDP it is still part of the graph
-            if value is not None and not math.isfinite(value):
-                if name not in self._not_finite:
-                    runner.logger.error(f'distillation term {name} is {value} at iteration {runner.iter + 1}')
-                self._not_finite.add(name)
-                continue
-            self._not_finite.discard(name)
-            self._silent_steps[name] = 0 if value else self._silent_steps.get(name, 0) + 1
-            if self._silent_steps[name] == self.patience:
-                what = 'missing from the losses' if value is None else 'exactly zero'
-                runner.logger.warning(f'distillation term {name} has been {what} for {self.patience} steps, up to '
-                                      f'iteration {runner.iter + 1}: it teaches nothing')
+        model = distiller_of(runner)
+        resting = {name for term in model.terms if not term.schedule.factor() for name in term.names()}
+        names = [name for name in model.distill_terms if name not in resting]
+        self._watch.see(runner, names, outputs or {})
 
 
 def distiller_of(runner: Runner) -> Distiller:

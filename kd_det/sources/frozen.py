@@ -10,9 +10,11 @@ from mmengine.logging import print_log
 from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
+from ..arguments import boolean, fraction, non_negative_int, positive_int
+from ..build import checked
 from ..errors import CheckpointMismatch, ConfigError
 from ..plain import detector_config
-from ..weights import load_whole, mismatch, read_state_dict
+from ..weights import check_values, load_whole, mismatch, read_state_dict
 from .folding import fold_batch_norms
 from .layers import PROBE_SIDE, LayerShape, channels_of, probe_layers, run_through
 from .normalisation import normalise, renormalisation
@@ -44,6 +46,9 @@ class FrozenTeacher:
         scale_factor (int): the teacher sees each image at this multiple of the student's resolution (cross-resolution
             pairs; the train data set must then be a ``TwoViewDataset`` of the same factor).
         cfg_options (dict | None): changes to the teacher's config, dotted keys.
+        check (int): before training, evaluate it on so many images of the evaluation set; 0: do not. See
+            :class:`kd_det.engine.teacher_check_hook.TeacherCheckHook`.
+        baseline (float | None): the box AP, in [0, 1), that the check should find at least.
         key (str): the config key, for messages.
         student_preprocessor (nn.Module | None): the student's, to translate its normalised inputs.
 
@@ -56,18 +61,18 @@ class FrozenTeacher:
 
     def __init__(self, config: str | dict, checkpoint: str | None = None, strict: bool = True, fuse_conv_bn: bool = True,
                  channels_last: bool = True, compile: bool = False, scale_factor: int = 1,
-                 cfg_options: dict | None = None, key: str = 'teacher',
-                 student_preprocessor: nn.Module | None = None) -> None:
+                 cfg_options: dict | None = None, check: int = 24, baseline: float | None = None,
+                 key: str = 'teacher', student_preprocessor: nn.Module | None = None) -> None:
         if not isinstance(config, (str, dict)):
             raise ConfigError(f'{key}.config: found {config!r}; a config file or a dict is expected')
         if checkpoint is not None and not isinstance(checkpoint, str):
             raise ConfigError(f'{key}.checkpoint: found {checkpoint!r}; a file or URL is expected')
         for name, value in (('strict', strict), ('fuse_conv_bn', fuse_conv_bn), ('channels_last', channels_last),
                             ('compile', compile)):
-            if not isinstance(value, bool):
-                raise ConfigError(f'{key}.{name}: found {value!r}; True or False is expected')
-        if isinstance(scale_factor, bool) or not isinstance(scale_factor, int) or scale_factor < 1:
-            raise ConfigError(f'{key}.scale_factor: found {scale_factor!r}; a whole number of at least 1 is expected')
+            checked(f'{key}.{name}', boolean, value)
+        checked(f'{key}.scale_factor', positive_int, scale_factor)
+        self.check = checked(f'{key}.check', non_negative_int, check)
+        self.baseline = None if baseline is None else checked(f'{key}.baseline', fraction, baseline)
         self.key, self.checkpoint, self.scale_factor, self.strict = key, checkpoint, scale_factor, strict
         self.fuse_conv_bn, self.channels_last, self.compile = fuse_conv_bn, channels_last, compile
         self._owner: weakref.ref | None = None
@@ -102,7 +107,11 @@ class FrozenTeacher:
         if not self.checkpoint:
             raise ConfigError(f'{self.key}.checkpoint: found {self.checkpoint!r}; give the file or URL of a trained '
                               'teacher, or --teacher CONFIG CHECKPOINT on the command line')
-        state, meta = read_state_dict(self.checkpoint)
+        try:
+            state, meta = read_state_dict(self.checkpoint)
+        except FileNotFoundError as error:
+            raise ConfigError(f'{self.key}.checkpoint: there is no file {self.checkpoint!r}; give the file or URL of a '
+                              'trained teacher, or --teacher CONFIG CHECKPOINT on the command line') from error
         self.classes = _class_names(meta)
         if self.strict:
             load_whole(self.model, state, f'{self.key}.checkpoint {self.checkpoint}')
@@ -135,6 +144,7 @@ class FrozenTeacher:
         fitting = {k: v for k, v in state.items() if k in own and own[k].shape == v.shape}
         if not fitting:
             raise CheckpointMismatch(f'{self.key}.checkpoint {self.checkpoint}: not a single tensor fits the teacher')
+        check_values(self.model, fitting, f'{self.key}.checkpoint {self.checkpoint}')
         self.model.load_state_dict(fitting, strict=False)
         if missing or unexpected or shapes:
             print_log(f'TEACHER LOADED IN PART ({self.key}.strict=False): {len(fitting)} of {len(own)} tensors; what is '

@@ -118,7 +118,7 @@ class FakeRunner:
 
     def __init__(self, terms):
         self.model = type('Model', (torch.nn.Module,), {})()
-        self.model.distill_terms = terms
+        self.model.distill_terms, self.model.terms = terms, []
         self.iter = 0
         self.logger = logging.getLogger('kd_det_test_hook')
 
@@ -133,24 +133,67 @@ def watch(outputs, caplog, patience=3):
 
 
 def test_a_term_that_stays_zero_is_reported_by_name_once(caplog):
-    said = watch([dict(loss_a=torch.tensor(0.0), loss_b=torch.tensor(1.0))] * 7, caplog)
+    said = watch([dict(loss_a=torch.tensor(0.0), loss_b=torch.tensor(1.0 + i)) for i in range(7)], caplog)
     assert len(said) == 1 and 'loss_a' in said[0] and 'exactly zero' in said[0]
 
 
 def test_a_missing_term_is_reported_by_name(caplog):
-    said = watch([dict(loss_a=torch.tensor(1.0))] * 3, caplog)
+    said = watch([dict(loss_a=torch.tensor(1.0 + i)) for i in range(3)], caplog)
     assert len(said) == 1 and 'loss_b' in said[0] and 'missing' in said[0]
 
 
 def test_a_term_that_is_not_finite_is_reported_by_name(caplog):
-    said = watch([dict(loss_a=torch.tensor(float('nan')), loss_b=torch.tensor(1.0))] * 3, caplog)
+    said = watch([dict(loss_a=torch.tensor(float('nan')), loss_b=torch.tensor(1.0 + i)) for i in range(3)], caplog)
     assert len(said) == 1 and 'loss_a is nan' in said[0]
+
+
+def test_a_constant_term_is_reported_with_its_likely_cause(caplog):
+    said = watch([dict(loss_a=torch.tensor(0.5), loss_b=torch.tensor(1.0 + i)) for i in range(3)], caplog)
+    assert len(said) == 1 and 'loss_a has been exactly 0.5' in said[0] and 'lr_mult=0' in said[0]
+    caplog.clear()
+    turns = [dict(loss_a=torch.tensor(float(i % 2 + 1)), loss_b=torch.tensor(1.0 + i)) for i in range(8)]
+    assert watch(turns, caplog) == []
+
+
+def test_a_term_that_drowns_the_task_is_reported(caplog):
+    """The task loss is the total without the terms: 1 here."""
+    steps = [dict(loss_a=torch.tensor(101.0 + i), loss_b=torch.tensor(99.0 - i), loss=torch.tensor(201.0))
+             for i in range(4)]
+    said = watch(steps, caplog)
+    assert len(said) == 1 and 'loss_a has been above 100 times the task loss' in said[0] and 'loss_weight' in said[0]
+
+
+def test_the_size_of_terms_beside_the_task_is_said_after_fifty_steps(caplog):
+    caplog.set_level(logging.INFO, logger='kd_det_test_hook')
+    runner, hook = FakeRunner(['loss_a', 'teacher_positives']), DistillHook(patience=100)
+    for i in range(51):
+        hook.after_train_iter(runner, 0, outputs=dict(loss=torch.tensor(6.0), loss_a=torch.tensor(4.0 + (i % 2) * 0.5),
+                                                      teacher_positives=torch.tensor(30.0 + i)))
+    said = [record.getMessage() for record in caplog.records]
+    # mean of 4.0 and 4.5 is 4.25, of the task 2.0 and 1.5 it is 1.75
+    assert said == ['Distillation terms, mean of the first 50 steps: loss_a 4.25 (2.4 times the task loss); '
+                    'the task loss is 1.75']
 
 
 def test_zeros_in_between_are_no_report(caplog):
     ones, zeros = dict(loss_a=torch.tensor(1.0), loss_b=torch.tensor(1.0)), dict(loss_a=torch.tensor(0.0),
                                                                                  loss_b=torch.tensor(0.0))
     assert watch([zeros, zeros, ones] * 3, caplog) == []
+
+
+def test_a_term_whose_schedule_rests_is_not_missed(caplog):
+    term = type('Resting', (), dict(schedule=type('Off', (), dict(factor=staticmethod(lambda: 0.0))),
+                                    names=lambda self: ['loss_b']))()
+    original = FakeRunner.__init__
+
+    def init(self, terms):
+        original(self, terms)
+        self.model.terms = [term]
+    FakeRunner.__init__ = init
+    try:
+        assert watch([dict(loss_a=torch.tensor(1.0 + i)) for i in range(5)], caplog) == []
+    finally:
+        FakeRunner.__init__ = original
 
 
 # -- another teacher, another student, the plan -------------------------------------------------------------------
