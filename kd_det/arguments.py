@@ -42,6 +42,13 @@ def fraction(name: str, value) -> float:
     return float(value)
 
 
+def at_most_one(name: str, value) -> float:
+    """0 or larger, 1 or less."""
+    if non_negative(name, value) > 1:
+        raise ValueError(f'{name} must be 1 or less, found {value!r}')
+    return float(value)
+
+
 def positive_int(name: str, value) -> int:
     return _whole_number(name, value, 1)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from mmengine.config import Config, ConfigDict
 from mmengine.hub import get_config
 
+from .config_keys import check_depth
 from .errors import ConfigError
 from .shipped import config_file
 
@@ -75,6 +76,7 @@ def load_config(path: str, options: dict | None = None, data_root: str | None = 
     name_student(cfg, path)
     if options:
         cfg.merge_from_dict(options)
+        check_depth(cfg)
     if data_root is not None:
         set_data_root(cfg, data_root)
     return cfg
@@ -111,7 +113,9 @@ def check_keys(cfg: Config, options: dict) -> None:
     must name a key that the config or the runner knows: an unknown one would have no effect.
     """
     for key in cfg:
-        close = difflib.get_close_matches(key, RUNNER_KEYS - set(cfg), n=1, cutoff=0.85)
+        # a child's misspelt key stands beside the right one, which its base has
+        close = difflib.get_close_matches(key, RUNNER_KEYS - set(cfg), n=1, cutoff=0.85) \
+            or difflib.get_close_matches(key, RUNNER_KEYS, n=1, cutoff=0.93)
         if key not in RUNNER_KEYS and close:
             raise ConfigError(f'config key {key!r} is read by nothing; did you mean {close[0]!r}?')
     for option in options:
@@ -120,6 +124,7 @@ def check_keys(cfg: Config, options: dict) -> None:
             close = difflib.get_close_matches(key, RUNNER_KEYS | set(cfg), n=1)
             raise ConfigError(f'--cfg-options {option}: {key!r} is neither in the config nor read by the runner'
                               + (f'; did you mean {close[0]!r}?' if close else ''))
+    check_depth(cfg)
 
 
 def set_data_root(cfg: Config, data_root: str) -> None:

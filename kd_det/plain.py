@@ -5,6 +5,7 @@ import os.path as osp
 from mmengine.config import Config, ConfigDict
 
 from .config import distilled, load_config
+from .config_keys import check_options
 from .errors import ConfigError
 
 
@@ -88,6 +89,9 @@ def detector_config(config: str | dict, cfg_options: dict | None, key: str) -> C
         config = load_config(config)
     config = Config(copy.deepcopy(dict(config))) if not isinstance(config, Config) else copy.deepcopy(config)
     if cfg_options:
+        if not isinstance(cfg_options, dict):
+            raise ConfigError(f'{key}.cfg_options: found {cfg_options!r}; a dict of dotted keys is expected')
+        check_options(f'{key}.cfg_options', config._cfg_dict, cfg_options)
         config.merge_from_dict(cfg_options)
     # a whole config has its detector under `model`; a detector's own config has a backbone
     model = config.model if 'model' in config and 'backbone' not in config else ConfigDict(config._cfg_dict)

@@ -7,7 +7,8 @@ import torch.distributed
 from mmdet.registry import MODELS
 from torch import Tensor, nn
 
-from ..build import build, check_arguments
+from ..arguments import boolean
+from ..build import build, check_arguments, checked
 from ..errors import ConfigError
 from ..sources import FrozenTeacher, Peer
 from ..sources.layers import Captured, LayerShape, probe_layers
@@ -53,9 +54,7 @@ class Distiller:
                  sources: dict | None = None, terms: list[dict] | tuple = (), ground_truth: bool = True,
                  **student: Any) -> None:
         super().__init__(*args, **student)
-        if not isinstance(ground_truth, bool):
-            raise ConfigError(f'model.ground_truth: found {ground_truth!r}; True or False is expected')
-        self.ground_truth = ground_truth
+        self.ground_truth = checked('model.ground_truth', boolean, ground_truth)
         self.sources = self._build_sources(teacher, sources)
         self.terms = TrainingOnly(self._build_terms(terms))
         peers = [source.model for source in self.sources.values() if source.trains]

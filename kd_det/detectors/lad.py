@@ -1,6 +1,8 @@
 """Label-assignment distillation, soft labels, and both (Nguyen et al. 2022)."""
 from typing import Any
 
+from ..arguments import boolean
+from ..build import checked
 from ..errors import ConfigError
 from .distiller import Distiller
 from .hints import hint_terms
@@ -33,9 +35,7 @@ class LADDistiller(Distiller):
     def __init__(self, *args: Any, lad: bool = True, soft_label: dict | None = None, box_loss_average: str | None = None,
                  dynamic_from_start: bool = True, copy_quality: bool = False, hints: list[dict] | tuple = (),
                  **student: Any) -> None:
-        if not isinstance(lad, bool):
-            raise ConfigError(f'lad: found {lad!r}; True or False is expected')
-        self._preset = dict(lad=lad, soft_label=soft_label, hints=hints)
+        self._preset = dict(lad=checked('lad', boolean, lad), soft_label=soft_label, hints=hints)
         self._assignment = dict(box_loss_average=box_loss_average, dynamic_from_start=dynamic_from_start,
                                 copy_quality=copy_quality)
         super().__init__(*args, **student)

@@ -30,11 +30,17 @@ def check_data(cfg: Config, loaders: Iterable[str]) -> None:
     skip = policy.pop('zero_size_boxes', 'error')
     if policy or skip not in ('error', 'skip'):
         raise ConfigError(f'data_check={cfg.data_check}: the only key is zero_size_boxes, "error" (default) or "skip"')
-    seen = set()
+    seen, classes = set(), {}
     for loader in loaders:
         if cfg.get(loader) is None:
             continue
         for key, dataset in _coco_datasets(cfg[loader].get('dataset', {}), f'{loader}.dataset'):
+            names = (dataset.get('metainfo') or {}).get('classes')
+            classes.setdefault(names if isinstance(names, str) or names is None else tuple(names), key)
+            if len(classes) > 1:
+                (one, there), (other, here) = classes.items()
+                raise DataError(f'{here}.metainfo.classes: found {other}, {there} has {one}; a label is a place in this '
+                                'list, so that names and order must be the same everywhere')
             spot = (dataset.get('data_root'), dataset.get('ann_file'), str(dataset.get('metainfo')))
             if spot not in seen:
                 seen.add(spot)

@@ -6,6 +6,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import Tensor
 
+from ..datasets import TwoViewDataset
 from ..detectors import Distiller
 from ..errors import ConfigError
 from ..training_only import TrainingOnly
@@ -35,6 +36,7 @@ class DistillHook(Hook):
         self._check_classes(model, runner)
         self._check_optimizer(model, runner)
         self._check_schedules(model, runner)
+        self._check_views(model, runner)
         for module in model.modules():
             if isinstance(module, TrainingOnly):
                 module.synchronise()
@@ -59,7 +61,15 @@ class DistillHook(Hook):
         lost = [name for name, p in model.adapter_parameters().items() if p.requires_grad and id(p) not in trained]
         if lost:
             raise ConfigError(f'optim_wrapper: the optimizer does not hold the adapters {lost}; they would never train')
+        resting = parameters_without_rate(runner)
+        still = [name for name, p in model.adapter_parameters().items() if p.requires_grad and id(p) in resting]
+        if still:
+            raise ConfigError(f'optim_wrapper.paramwise_cfg: the adapters {still} have a learning rate of 0 (lr_mult=0); '
+                              'they would never train')
         for source in model.sources.values():
+            if source.trains and {id(p) for p in source.model.parameters() if p.requires_grad} <= resting:
+                raise ConfigError(f'optim_wrapper.paramwise_cfg: all of the {source.key} has a learning rate of 0 '
+                                  '(lr_mult=0); it would never train')
             inside = [name for name, p in source.model.named_parameters() if id(p) in trained]
             outside = [name for name, p in source.model.named_parameters() if p.requires_grad and id(p) not in trained]
             if inside and not source.trains:
@@ -67,6 +77,15 @@ class DistillHook(Hook):
             if outside and source.trains:
                 raise ConfigError(f'optim_wrapper: the optimizer does not hold {len(outside)} parameters of the '
                                   f'{source.key}, e.g. {outside[:3]}; they would never train')
+
+    @staticmethod
+    def _check_views(model: Distiller, runner: Runner) -> None:
+        dataset = runner.train_dataloader.dataset
+        scales = sorted({source.scale_factor for source in model.sources.values()})
+        if isinstance(dataset, TwoViewDataset) and dataset.scale_factor not in scales:
+            raise ConfigError(f'train_dataloader.dataset: TwoViewDataset of scale_factor {dataset.scale_factor}, which no '
+                              f'teacher looks at (their scale_factor: {scales}); set teacher.scale_factor='
+                              f'{dataset.scale_factor}, or use the inner data set alone')
 
     @staticmethod
     def _check_schedules(model: Distiller, runner: Runner) -> None:
@@ -108,6 +127,14 @@ def trained_parameters(runner: Runner) -> set[int]:
     wrapper = runner.optim_wrapper
     optimizers = [w.optimizer for _, w in wrapper.items()] if hasattr(wrapper, 'items') else [wrapper.optimizer]
     return {id(p) for optimizer in optimizers for group in optimizer.param_groups for p in group['params']}
+
+
+def parameters_without_rate(runner: Runner) -> set[int]:
+    """``id`` of every parameter whose learning rate, apart from warm-up and decay, is 0."""
+    wrapper = runner.optim_wrapper
+    optimizers = [w.optimizer for _, w in wrapper.items()] if hasattr(wrapper, 'items') else [wrapper.optimizer]
+    return {id(p) for optimizer in optimizers for group in optimizer.param_groups
+            if group.get('initial_lr', group['lr']) == 0 for p in group['params']}
 
 
 def on_cpu(state: Any) -> Any:

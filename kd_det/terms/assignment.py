@@ -9,9 +9,11 @@ from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
 from mmdet.models.utils import unpack_gt_instances
 from torch import Tensor, nn
 
+from ..arguments import boolean, one_of
 from ..assignment.dynamic import decides_statically_now, decisions_of_batch, dynamic_assigners
 from ..assignment.record import Assignments, record
 from ..assignment.replay import replay
+from ..build import checked
 from ..errors import ConfigError
 from ..heads.dense_outputs import training_format
 from ..sources.layers import flatten_levels
@@ -57,10 +59,8 @@ class LabelAssignment(Term):
                  **term: Any) -> None:
         super().__init__(**term)
         for name, value in (('dynamic_from_start', dynamic_from_start), ('copy_quality', copy_quality)):
-            if not isinstance(value, bool):
-                raise ConfigError(f'{self.key}.{name}: found {value!r}; True or False is expected')
-        if box_loss_average not in (None, 'paper', 'head'):
-            raise ConfigError(f'box_loss_average: found {box_loss_average!r}; \'paper\' or \'head\' is expected')
+            checked(f'{self.key}.{name}', boolean, value)
+        checked('box_loss_average', one_of, box_loss_average, (None, 'paper', 'head'))
         if self.schedule.decay is not None:
             raise ConfigError(f'{self.key}.decay: an assignment cannot be weakened; use start_epoch and stop_epoch')
         self.box_loss_average, self.copy_quality = box_loss_average, copy_quality

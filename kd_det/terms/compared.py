@@ -5,7 +5,8 @@ from typing import Any
 from mmdet.registry import MODELS
 from torch import nn
 
-from ..build import build
+from ..arguments import non_negative
+from ..build import build, checked
 from ..errors import ConfigError
 
 # losses of other packages that compare a student with a teacher
@@ -35,9 +36,8 @@ def build_loss(key: str, cfg: dict, default: str | dict, kind: str, **filled: An
         ConfigError: unknown type or keys, values out of range, a loss that compares something else.
     """
     weight = cfg.get('loss_weight') if isinstance(cfg, dict) else None
-    if weight is not None and (isinstance(weight, bool) or not isinstance(weight, (int, float))
-                               or not 0 <= weight < float('inf')):
-        raise ConfigError(f'{key}.loss_weight: found {weight!r}; a number of at least 0 is expected')
+    if weight is not None:
+        checked(f'{key}.loss_weight', non_negative, weight)
     loss = build(key, cfg, MODELS, default, **filled)
     found = compared_by(loss)
     if found != kind:

@@ -30,6 +30,7 @@ class RCNNDistillation(Stage):
             return
         for name, model in (('student', student), ('teacher', source.model)):
             _check_kind(self.key, name, model)
+            _check_strides(name, model)
         ours, theirs = box_heads(student), box_heads(source.model)
         roi_head = source.model.roi_head
         if any(getattr(roi_head, name, False) for name in ('with_semantic', 'with_glbctx')):
@@ -114,6 +115,18 @@ class RCNNDistillation(Stage):
 def _prefixes(student: nn.Module) -> list[str]:
     cascade = isinstance(student.roi_head.bbox_head, nn.ModuleList)
     return [f's{i}.' for i in range(len(student.roi_head.bbox_head))] if cascade else ['']
+
+
+def _check_strides(name: str, model: nn.Module) -> None:
+    """RoIs are cut out of the maps that the RPN scans; with other strides every RoI would be read in the wrong place."""
+    generator = getattr(getattr(model, 'rpn_head', None), 'prior_generator', None)
+    strides = [stride[0] if isinstance(stride, tuple) else stride for stride in getattr(generator, 'strides', ())]
+    extractors = model.roi_head.bbox_roi_extractor
+    for extractor in extractors if isinstance(extractors, nn.ModuleList) else [extractors]:
+        found = list(getattr(extractor, 'featmap_strides', ()))
+        if strides and found != strides[:len(found)]:  # the extractor takes the first maps
+            raise ConfigError(f'roi_head.bbox_roi_extractor.featmap_strides: found {found} in the {name}; its RPN has maps '
+                              f'of strides {strides}, and RoIs are cut out of the same maps')
 
 
 def _check_kind(key: str, name: str, model: nn.Module) -> None:

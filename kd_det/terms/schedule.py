@@ -3,6 +3,8 @@ import math
 
 from mmengine.logging import MessageHub
 
+from ..arguments import at_most_one, non_negative_int, one_of
+from ..build import checked
 from ..errors import ConfigError
 
 DECAYS = (None, 'cosine')
@@ -35,15 +37,13 @@ class Schedule:
     def __init__(self, start_epoch: int = 0, stop_epoch: int | None = None, decay: str | None = None, floor: float = 0.0,
                  key: str = '') -> None:
         for name, value in (('start_epoch', start_epoch), ('stop_epoch', stop_epoch)):
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 0):
-                raise ConfigError(f'{key}.{name}: found {value!r}; a whole number of epochs, 0 or more, is expected')
+            if value is not None:
+                checked(f'{key}.{name}', non_negative_int, value)
         if stop_epoch is not None and stop_epoch <= start_epoch:
             raise ConfigError(f'{key}.stop_epoch: found {stop_epoch}, start_epoch is {start_epoch}; the term would never '
                               'act')
-        if decay not in DECAYS:
-            raise ConfigError(f'{key}.decay: found {decay!r}; None or \'cosine\' is expected')
-        if isinstance(floor, bool) or not isinstance(floor, (int, float)) or not 0 <= floor <= 1:
-            raise ConfigError(f'{key}.decay_floor: found {floor!r}; a number in [0, 1] is expected')
+        checked(f'{key}.decay', one_of, decay, DECAYS)
+        checked(f'{key}.decay_floor', at_most_one, floor)
         self.start, self.stop, self.decay, self.floor = start_epoch, stop_epoch, decay, float(floor)
 
     @property

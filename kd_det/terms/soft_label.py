@@ -6,6 +6,8 @@ from mmdet.structures.bbox import bbox_overlaps, get_box_tensor
 from mmdet.utils import reduce_mean
 from torch import Tensor, nn
 
+from ..arguments import fraction
+from ..build import checked
 from ..errors import ConfigError
 from ..heads.dense_outputs import DenseOutputs, decoder_of, score_factor_name
 from .compared import build_loss, is_off
@@ -51,9 +53,7 @@ class SoftLabel(Term):
                  score_factor: dict | str | None = 'auto', min_iou: float = 0.5, beside_lad: bool = False,
                  **term: Any) -> None:
         super().__init__(**term)
-        if isinstance(min_iou, bool) or not isinstance(min_iou, (int, float)) or not 0 <= min_iou < 1:
-            raise ConfigError(f'{self.key}.min_iou: found {min_iou!r}; an IoU in [0, 1) is expected')
-        self.min_iou, self._beside_lad = float(min_iou), beside_lad
+        self.min_iou, self._beside_lad = checked(f'{self.key}.min_iou', fraction, min_iou), beside_lad
         self._cfgs = dict(cls=cls, bbox=bbox, score_factor=score_factor)
         for part, cfg in self._cfgs.items():
             if cfg is not None and cfg != 'auto' and not isinstance(cfg, dict):

@@ -1,9 +1,10 @@
 """The distilled loss of one stage of Faster R-CNN: hard and soft classification, bounded regression."""
-import math
 from typing import Any
 
 from torch import Tensor, nn
 
+from ..arguments import at_most_one, non_negative
+from ..build import checked
 from ..errors import ConfigError
 from .compared import build_loss, is_off
 from .term import Term
@@ -42,9 +43,9 @@ class Stage(Term):
             if value is not None and not isinstance(value, dict):
                 raise ConfigError(f'{self.key}.{name}: found {value!r}; a dict is expected, or None to leave it out')
         no_soft_loss = is_off(self._cls_cfg)
-        self.hard_weight = _number(f'{self.key}.hard_weight', (1.0 if no_soft_loss else 0.5) if hard_weight is None
-                                   else hard_weight, 'mu is in [0, 1]', 1.0)
-        self.reg_weight = _number(f'{self.key}.reg_weight', reg_weight, 'lambda is not negative')
+        self.hard_weight = checked(f'{self.key}.hard_weight', at_most_one, (1.0 if no_soft_loss else 0.5)
+                                   if hard_weight is None else hard_weight)  # mu
+        self.reg_weight = checked(f'{self.key}.reg_weight', non_negative, reg_weight)  # lambda
         if no_soft_loss and self.hard_weight != 1:
             raise ConfigError(f'{self.key}.hard_weight: {hard_weight} without a soft loss ({self.key}.cls={cls}) would '
                               'only weaken the ground truth; leave hard_weight out, or give a cls loss')
@@ -94,13 +95,6 @@ class Stage(Term):
         schedule = self.schedule.describe()
         return (f'hard_weight {self.hard_weight:g}, soft loss {cls}; reg_weight {self.reg_weight:g}, box loss {bbox}'
                 + (f', {schedule}' if schedule else ''))
-
-
-def _number(key: str, value: Any, means: str, largest: float = math.inf) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= largest \
-            or not math.isfinite(value):
-        raise ConfigError(f'{key}: found {value!r}; {means}')
-    return float(value)
 
 
 def _scale(losses: dict[str, Any], name: str, factor: float, levels: list[int] | None = None) -> None:
