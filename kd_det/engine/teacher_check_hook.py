@@ -1,11 +1,9 @@
 """Before training, a look at how good the teacher is: an untrained one teaches nothing, and no loss shows it."""
-import random
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
 import torch
 from mmdet.evaluation import CocoMetric
 from mmengine.dataset import pseudo_collate
@@ -13,6 +11,7 @@ from mmengine.dist import get_rank, get_world_size
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from ..random_state import cpu_random_state, set_cpu_random_state
 from .distill_hook import distiller_of
 
 NEAR_ZERO = 0.01  # box AP
@@ -93,10 +92,9 @@ def _judge(metric: CocoMetric, source: Any, dataset: Any, index: int) -> None:
 @contextmanager
 def _same_random_state() -> Iterator[None]:
     """Leaves the random states of Python, NumPy and PyTorch, on every device, as they were."""
-    python, numpy = random.getstate(), np.random.get_state()
+    before = cpu_random_state()
     try:
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             yield
     finally:
-        random.setstate(python)
-        np.random.set_state(numpy)
+        set_cpu_random_state(before)
