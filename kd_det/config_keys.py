@@ -84,7 +84,7 @@ def _known(key: str, found: Any, known: Iterable[str], only_close: bool = False)
     """Refuse keys of ``found`` that are not ``known``; with ``only_close``, those that resemble one."""
     for name in found if isinstance(found, dict) else ():
         close = difflib.get_close_matches(name, known, n=1, cutoff=0.8 if only_close else 0.6)
-        if name not in known and name != '_delete_' and (close or not only_close):
+        if name not in known and not str(name).startswith('_') and (close or not only_close):  # MMEngine's own
             raise ConfigError(f'{key}: nothing reads {name!r}'
                               + (f'; did you mean {close[0]!r}?' if close else f'; known are {sorted(known)}'))
 
