@@ -91,7 +91,8 @@ def checked(key: str, check: Callable, value: Any, *more: Any) -> Any:
     try:
         return check(key, value, *more)
     except (TypeError, ValueError) as error:
-        raise ConfigError(str(error)) from error
+        rule = str(error).removeprefix(f'{key} must be ').rsplit(', found ', 1)[0]
+        raise ConfigError(f'{key}: found {value!r}; it must be {rule}') from error
 
 
 def _arguments_of(target: Any) -> dict[str, inspect.Parameter] | None:
