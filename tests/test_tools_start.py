@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 
-@pytest.mark.parametrize('tool', ['train', 'test', 'compare', 'benchmarks/accuracy', 'benchmarks/detections',
+@pytest.mark.parametrize('tool', ['train', 'test', 'compare', 'export', 'benchmarks/accuracy', 'benchmarks/detections',
                                   'benchmarks/mixtures', 'benchmarks/same_steps', 'benchmarks/step_cost',
                                   'datasets/make_digits', 'datasets/voc_to_coco'])
 def test_help(tool, tmp_path):

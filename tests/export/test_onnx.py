@@ -1,0 +1,100 @@
+"""The ONNX file gives the detector's own detections, and a wrong one is not kept."""
+import json
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from any_detector import ssd
+from conftest import build
+from dense_detectors import dense_cfg
+from mmengine.config import Config
+
+from kd_det.errors import ConfigError
+from kd_det.export import onnx_file
+from kd_det.export.onnx_file import write_onnx
+
+onnx = pytest.importorskip('onnx', reason='the extra "export" is not installed')
+
+
+def detector(kind: str):
+    """A tiny detector whose weights are large enough that it detects something, and its config."""
+    cfg = ssd(8) if kind == 'ssd' else dense_cfg(kind)
+    model = build(cfg).eval()
+    torch.manual_seed(1)
+    scale = 3.0 if kind == 'ssd' else 0.08  # SSDLite's untrained batch norms leave next to nothing
+    for name, parameter in model.bbox_head.named_parameters():
+        if parameter.dim() > 1:
+            torch.nn.init.normal_(parameter, std=0.05 if 'offset' in name else scale)
+        elif ('cls' in name or 'obj' in name) and 'bias' in name:
+            torch.nn.init.constant_(parameter, -1.0)
+    return Config(dict(model=cfg)), model
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Two images of coarse noise, one padded. More padding would give equal scores, among which any choice is right."""
+    rng, paths = np.random.default_rng(0), []
+    for i, (height, width) in enumerate([(100, 140), (128, 160)]):
+        paths.append(str(tmp_path / f'{i}.png'))
+        noise = rng.integers(0, 255, (height // 4, width // 4, 3)).astype(np.uint8)
+        cv2.imwrite(paths[-1], cv2.resize(noise, (width, height)))
+    return paths
+
+
+def exported(kind, photos, tmp_path):
+    cfg, model = detector(kind)
+    return write_onnx(cfg, model, str(tmp_path / 'out' / 'student.onnx'), ('disc', 'square'), photos, size=(128, 160),
+                      progress=lambda message: None)
+
+
+KINDS = [kind if kind in ('retinanet', 'yolox') else pytest.param(kind, marks=pytest.mark.slow)
+         for kind in ('retinanet', 'yolox', 'fcos', 'atss', 'gfl', 'paa', 'tood', 'ddod', 'rtmdet', 'ssd')]
+
+
+@pytest.mark.parametrize('kind', KINDS)
+def test_the_same_detections_through_onnxruntime(kind, photos, tmp_path):
+    """Against PyTorch's own predict; the copied post-processing works without kd_det's package."""
+    path, found = exported(kind, photos, tmp_path)
+    assert found.detections > 20 and not found.faults
+    assert found.box < 0.01 and found.score < 1e-4
+    meta = json.loads({p.key: p.value for p in onnx.load(path).metadata_props}['kd_det'])
+    assert meta['classes'] == ['disc', 'square'] and meta['input_size'] == [128, 160] and not meta['nms_included']
+    beside = (tmp_path / 'out' / 'student_detect.py').read_text()
+    assert 'kd_det import' not in beside and len(beside.splitlines()) < 60
+
+
+def test_a_file_that_disagrees_is_not_kept(photos, tmp_path, monkeypatch):
+    """The weights change between export and verification: as an exporter that is silently wrong."""
+    true = onnx_file.export
+
+    def wrong(model, *args):
+        true(model, *args)
+        with torch.no_grad():
+            model.bbox_head.retina_reg.weight += 0.05
+    monkeypatch.setattr(onnx_file, 'export', wrong)
+    with pytest.raises(ConfigError, match=r'disagrees with PyTorch.*not written'):
+        exported('retinanet', photos, tmp_path)
+    assert list((tmp_path / 'out').iterdir()) == []
+
+
+def test_what_cannot_be_exported_says_why(photos, tmp_path, monkeypatch):
+    cfg, model = detector('retinanet')
+    out = str(tmp_path / 'a.onnx')
+    with pytest.raises(ConfigError, match='--images: no image'):
+        write_onnx(cfg, model, out, (), [], size=(128, 160))
+    with pytest.raises(ConfigError, match='multiples of 32'):
+        write_onnx(cfg, model, out, (), photos, size=(100, 160))
+    with pytest.raises(ConfigError, match='test pipeline names no size'):
+        write_onnx(cfg, model, out, (), photos)
+    vfnet = dense_cfg('vfnet')
+    with pytest.raises(ConfigError, match=r'VFNetHead.*deformable'):
+        write_onnx(Config(dict(model=vfnet)), build(vfnet).eval(), out, (), photos, size=(128, 160))
+    from conftest import faster_rcnn_cfg
+    two_stages = faster_rcnn_cfg()
+    with pytest.raises(ConfigError, match='two stages'):
+        onnx_file.outputs_of(build(two_stages).eval())
+    monkeypatch.setattr(onnx_file, 'find_spec', lambda name: None)
+    with pytest.raises(ConfigError, match=r'kd_det\[export\]'):
+        write_onnx(cfg, model, out, (), photos, size=(128, 160))
+    assert not (tmp_path / 'a.onnx').exists()
