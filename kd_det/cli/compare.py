@@ -4,7 +4,7 @@ import contextlib
 import json
 import sys
 
-from ..compare import comparison, plots, table
+from ..compare import comparison, plots, report, table
 from ..errors import CompareError
 from ..files import write_whole
 
@@ -53,6 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='picture: AP against latency (without times, GFLOPs)')
     output.add_argument('--curves', metavar='FILE.png',
                         help='picture: training loss and validation AP')
+    output.add_argument('--html', metavar='FILE.html', help='one page with tables and charts, for a browser')
     output.add_argument('--width', type=int, default=120,
                         help='columns of the terminal (default 120)')
 
@@ -109,6 +110,8 @@ def run(args: argparse.Namespace) -> int:
             plots.plot_cost(result.rows, args.plot)
         if args.curves:
             plots.plot_curves(result.rows, args.curves)
+        if args.html:
+            write_whole(args.html, report.page(result, timed=not args.no_latency))
     if args.json != '-':
         show(render(result, args))
     if args.json:

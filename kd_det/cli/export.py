@@ -12,9 +12,10 @@ from ..export.plain_files import class_names, plain_config, write_plain
 from ..weights import read_state_dict
 
 SUMMARY = 'the student as plain MMDetection files that need no kd_det, and as a verified ONNX file'
-EXAMPLES = '''\
-kd-det export work_dirs/my_run/epoch_12.pth exported
-kd-det export epoch_12.pth exported --config my_config.py --onnx --images photos --size 320 320'''
+EXAMPLES = """
+  kd-det export work_dirs/my_run/epoch_12.pth exported
+  kd-det export epoch_12.pth exported --config my_config.py --onnx --images photos --size 320 320
+"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

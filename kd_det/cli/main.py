@@ -16,7 +16,7 @@ import argparse
 import sys
 
 from ..version import __version__
-from . import compare, configs, detections, digits, doctor, plan, study, test, train, voc
+from . import compare, configs, detections, digits, doctor, export, plan, study, test, train, voc
 from .command import fill, guarded
 
 COMMANDS = {
@@ -27,6 +27,7 @@ COMMANDS = {
     'configs': configs,
     'data digits': digits,
     'data voc': voc,
+    'export': export,
     'study': study,
     'detections': detections,
     'doctor': doctor,

@@ -15,6 +15,7 @@
 :mod:`.rows`              fold the seeds of one config, differences to the first row
 :mod:`.table`             text, Markdown and JSON
 :mod:`.plots`             AP against cost, and training curves, as PNG
+:mod:`.report`            one HTML page with tables and charts
 :mod:`.comparison`        all of it in order
 ========================  =====================================================================
 """
