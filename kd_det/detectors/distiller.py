@@ -8,9 +8,10 @@ from mmdet.registry import MODELS
 from torch import Tensor, nn
 
 from ..arguments import boolean
-from ..build import build, check_arguments, checked
+from ..build import build, checked
 from ..errors import ConfigError
-from ..sources import FrozenTeacher, Peer
+from ..sources import Ensemble, FrozenTeacher
+from ..sources.build import build_ensemble, build_sources
 from ..sources.layers import Captured, LayerShape, probe_layers
 from ..terms.step import Step
 from ..terms.term import Term
@@ -55,7 +56,7 @@ class Distiller:
                  **student: Any) -> None:
         super().__init__(*args, **student)
         self.ground_truth = checked('model.ground_truth', boolean, ground_truth)
-        self.sources = self._build_sources(teacher, sources)
+        self.sources = build_sources(self, teacher, sources)
         self.terms = TrainingOnly(self._build_terms(terms))
         peers = [source.model for source in self.sources.values() if source.trains]
         if peers:
@@ -63,34 +64,27 @@ class Distiller:
         self._watch = FirstSteps()
 
     # -- build ------------------------------------------------------------------------------------------------------
-    def _build_sources(self, teacher: dict | None, sources: dict | None) -> dict[str, FrozenTeacher | Peer]:
-        if sources is not None and not isinstance(sources, dict):
-            raise ConfigError(f'sources: found {sources!r}; a dict of sources by name is expected, '
-                              'sources=dict(a=dict(config=..., checkpoint=...), ...)')
-        if teacher is not None and 'teacher' in (sources or {}):
-            raise ConfigError('teacher: sources has a \'teacher\' too; name one of them otherwise')
-        found = {} if teacher is None else {'teacher': (teacher, 'teacher')}
-        found.update({name: (cfg, f'sources.{name}') for name, cfg in (sources or {}).items()})
-        return {name: self._source(key, cfg) for name, (cfg, key) in found.items()}
+    def _one_source(self, key: str, cfg: Any) -> Any:
+        """A term's config with one name as its ``source``: a list of names means an ensemble of them."""
+        names = cfg.get('source') if isinstance(cfg, dict) else None
+        if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
+            return cfg
+        name = '+'.join(names)
+        if name not in self.sources:
+            self.sources[name] = build_ensemble(self, f'{key}.source', dict(members=list(names)), self.sources)
+        return dict(cfg, source=name)
 
-    def _source(self, key: str, cfg: Any) -> FrozenTeacher | Peer:
-        cfg = dict(cfg) if isinstance(cfg, dict) else cfg
-        kind = cfg.pop('type', 'FrozenTeacher') if isinstance(cfg, dict) else 'FrozenTeacher'
-        kinds = {'FrozenTeacher': FrozenTeacher, 'Peer': Peer}
-        if kind not in kinds:
-            raise ConfigError(f'{key}.type: found {kind!r}; one of {sorted(kinds)} is expected')
-        arguments = check_arguments(key, cfg, kinds[kind], ('key', 'student_preprocessor'),
-                                    'dict(config=..., checkpoint=...)')
-        source = kinds[kind](**arguments, key=key, student_preprocessor=self.data_preprocessor)
-        if isinstance(source, FrozenTeacher):
-            source.belongs_to(self)
-        return source
+    def _reach(self, name: str, terms: list[Term]) -> list[Term]:
+        """The terms that the source ``name`` teaches, alone or as a member of an ensemble."""
+        through = {name} | {other for other, one in self.sources.items()
+                            if isinstance(one, Ensemble) and name in one.members}
+        return [term for term in terms if term.source in through]
 
     def _build_terms(self, cfgs: list[dict] | tuple) -> list[Term]:
         """Build, examine and connect the terms. No random number of the student's is drawn by it."""
         built = []
         for key, cfg in self.term_configs(cfgs):
-            term = build(key, cfg, MODELS, key=key)
+            term = build(key, self._one_source(key, cfg), MODELS, key=key)
             if not isinstance(term, Term):
                 raise ConfigError(f'{key}.type: {type(term).__name__} is no term of distillation')
             source = self.sources.get(term.source)
@@ -99,10 +93,14 @@ class Distiller:
                 raise ConfigError(f'{key}.source: {term.source!r} is no source of the kind that {type(term).__name__} '
                                   f'learns from; there are {fitting}'
                                   + ('' if self.sources else '; add teacher=dict(config=..., checkpoint=...)'))
+            if isinstance(source, Ensemble) and not term.takes_several:
+                raise ConfigError(f'{key}.source: {type(term).__name__} learns from one teacher, {term.source!r} is an '
+                                  f'ensemble; name one of {list(source.members)}')
             if not term.off:
                 built.append(term)
         for term in built:
-            term.check(self, self.sources[term.source])
+            source = self.sources[term.source]
+            (term.check_members if isinstance(source, Ensemble) else term.check)(self, source)
         self._probe(built)
         for term in built:
             term.connect(self, self.sources[term.source])
@@ -126,8 +124,8 @@ class Distiller:
         """Find out what the layers that terms compare return, with one test image for each network."""
         ours = dict.fromkeys(path for term in terms for path in term.layers()[0])
         self.layer_shapes: dict[str, LayerShape] = probe_layers(self, list(ours))
-        for name, source in self.sources.items():
-            theirs = dict.fromkeys(path for term in terms if term.source == name for path in term.layers()[1])
+        for name, source in sorted(self.sources.items(), key=lambda item: isinstance(item[1], Ensemble)):
+            theirs = dict.fromkeys(path for term in self._reach(name, terms) for path in term.layers()[1])
             if theirs:
                 source.probe(list(theirs))
 
@@ -135,7 +133,7 @@ class Distiller:
     @property
     def teacher(self) -> FrozenTeacher:
         """The only frozen teacher."""
-        frozen = [source for source in self.sources.values() if not source.trains]
+        frozen = [source for source in self.sources.values() if isinstance(source, FrozenTeacher)]
         if len(frozen) != 1:
             raise AttributeError(f'{type(self).__name__} has {len(frozen)} frozen teachers: {list(self.sources)}')
         return frozen[0]
@@ -168,7 +166,7 @@ class Distiller:
         for name, source in self.sources.items():
             if source.trains:
                 source.init_weights()
-            elif any(term.source == name for term in self.terms):
+            elif self._reach(name, list(self.terms)):
                 source.load()
 
     def __reduce_ex__(self, protocol: int) -> tuple:
@@ -226,7 +224,11 @@ class Distiller:
 
     def _offer_sources(self, step: Step, active: list[Term]) -> None:
         for name, source in self.sources.items():
-            terms = [term for term in active if term.source == name]
+            if isinstance(source, Ensemble):
+                step.offer(name, lambda source=source: source.open(
+                    {member: step.source(member) for member in source.members}))
+                continue
+            terms = self._reach(name, active)
             whole = any(term.reaches() == 'whole' for term in terms)
 
             def opener(source: Any = source, whole: bool = whole) -> Any:

@@ -9,6 +9,7 @@ from torch import Tensor
 from ..datasets import TwoViewDataset
 from ..detectors import Distiller
 from ..errors import ConfigError
+from ..sources import Ensemble
 from ..training_only import TrainingOnly
 from .term_watch import TermWatch
 
@@ -46,14 +47,23 @@ class DistillHook(Hook):
         for name, source in model.sources.items():
             if not any(term.compares_classes for term in model.terms if term.source == name):
                 continue
-            if source.classes is None:
-                if source.checkpoint:
-                    runner.logger.warning(f'{source.key}.checkpoint {source.checkpoint} names no classes; whether its '
-                                          f'classes are {names}, in this order, could not be checked')
-            elif tuple(source.classes) != tuple(names):
-                raise ConfigError(f'{source.key}.checkpoint {source.checkpoint} was trained on the classes '
-                                  f'{tuple(source.classes)}, the student\'s data set has {tuple(names)}; names and order '
-                                  'must agree')
+            if isinstance(source, Ensemble):
+                for member in source.members.values():
+                    self._check_names(member.teacher, names if member.class_map is None
+                                      else [names[i] for i in member.class_map], runner)
+            else:
+                self._check_names(source, names, runner)
+
+    @staticmethod
+    def _check_names(source: Any, names: Any, runner: Runner) -> None:
+        if source.classes is None:
+            if source.checkpoint:
+                runner.logger.warning(f'{source.key}.checkpoint {source.checkpoint} names no classes; whether its '
+                                      f'classes are {names}, in this order, could not be checked')
+        elif tuple(source.classes) != tuple(names):
+            raise ConfigError(f'{source.key}.checkpoint {source.checkpoint} was trained on the classes '
+                              f'{tuple(source.classes)}, the student\'s data set has {tuple(names)}; names and order '
+                              'must agree')
 
     @staticmethod
     def _check_optimizer(model: Distiller, runner: Runner) -> None:
@@ -67,6 +77,8 @@ class DistillHook(Hook):
             raise ConfigError(f'optim_wrapper.paramwise_cfg: the adapters {still} have a learning rate of 0 (lr_mult=0); '
                               'they would never train')
         for source in model.sources.values():
+            if isinstance(source, Ensemble):
+                continue
             if source.trains and {id(p) for p in source.model.parameters() if p.requires_grad} <= resting:
                 raise ConfigError(f'optim_wrapper.paramwise_cfg: all of the {source.key} has a learning rate of 0 '
                                   '(lr_mult=0); it would never train')

@@ -1,6 +1,7 @@
 """Who teaches: a frozen teacher, or a peer that trains too. A source owns its network; terms ask it through a Pass."""
+from .ensemble import Ensemble
 from .frozen import FrozenTeacher
 from .passes import Pass
 from .peer import Peer
 
-__all__ = ['FrozenTeacher', 'Pass', 'Peer']
+__all__ = ['Ensemble', 'FrozenTeacher', 'Pass', 'Peer']

@@ -7,7 +7,7 @@ import torch
 from mmdet.models.detectors import DetectionTransformer
 from torch import Tensor, nn
 
-from ..heads.dense_outputs import training_format
+from ..heads.dense_outputs import DenseOutputs, decoder_of, training_format
 from .layers import Captured, LayerShape, box_forward, head_features, part_of
 
 
@@ -34,6 +34,7 @@ class Pass:
         self._around, self._grad = around, grad
         self._captured = Captured(model, shapes)
         self._known: dict[Any, Any] = {}
+        self.known: Tensor | None = None  # which of the student's classes it speaks about; None: all
 
     def once(self, key: Any, run: Callable[[], Any]) -> Any:
         """What ``run`` gives, from the first time that ``key`` is asked for; layers are listened to while it runs."""
@@ -79,6 +80,11 @@ class Pass:
             with training_format(self.model.bbox_head):
                 return self.model.bbox_head(features)
         return self.once('dense', run)
+
+    def dense_outputs(self) -> DenseOutputs:
+        """What the dense head says, in one form for all heads."""
+        head = self.model.bbox_head
+        return DenseOutputs.of(head, decoder_of(head, 'bbox_head'), self.dense())
 
     def layer(self, path: str) -> list[Tensor]:
         """The outputs of a layer, per level; runs what it belongs to, unless that has run already."""

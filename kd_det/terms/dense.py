@@ -16,6 +16,12 @@ def dense_head(model: nn.Module, key: str) -> nn.Module:
     return head
 
 
+def known_classes(source: Any, num_classes: int) -> int:
+    """How many of the student's ``num_classes`` classes a source, or a member of an ensemble, has to score."""
+    known = getattr(source, 'class_map', None)
+    return num_classes if known is None else len(known)
+
+
 def uses_sigmoid(head: nn.Module) -> bool:
     return bool(getattr(head, 'use_sigmoid_cls', True))
 

@@ -42,6 +42,8 @@ class Hint(Term):
     Source: Chen et al. 2017, section 3.4.
     """
 
+    takes_several = True
+
     def __init__(self, layer: str, teacher_layer: str | None = None, adapter: dict | str | None = 'default',
                  loss: dict | None = None, levels: list[int] | str | None = 'default', **term: Any) -> None:
         super().__init__(**term)

@@ -8,7 +8,9 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError
 from ..sources.layers import box_heads
-from .box_coding import encoded, of_class, recode
+from ..sources.mixture import known_only
+from .box_coding import encoded, of_class, recode, same_coder
+from .dense import known_classes
 from .stage import Stage
 from .step import Step
 
@@ -41,18 +43,32 @@ class RCNNDistillation(Stage):
             raise ConfigError(f'{self.key}: the student has {len(ours)} R-CNN stages, the teacher {len(theirs)}; '
                               f'{self.key}=None leaves R-CNN out')
         for head, other in zip(ours, theirs):
-            self._check_heads(head, other)
+            self._check_heads(head, other, known_classes(source, head.num_classes))
         self.prefixes = _prefixes(student)
         self._compares_classes = self.cls is not None or not theirs[0].reg_class_agnostic
 
-    def _check_heads(self, head: nn.Module, other: nn.Module) -> None:
-        if head.num_classes != other.num_classes and (self.cls is not None or not other.reg_class_agnostic):
-            raise ConfigError(f'{self.key}: the student has {head.num_classes} classes '
+    def _check_heads(self, head: nn.Module, other: nn.Module, classes: int) -> None:
+        if classes != other.num_classes and (self.cls is not None or not other.reg_class_agnostic):
+            raise ConfigError(f'{self.key}: the student has {classes} classes '
                               f'(roi_head.bbox_head.num_classes), the teacher {other.num_classes}')
         for name, one in (('student', head), ('teacher', other)):
             if self.cls is not None and (one.custom_activation or getattr(one.loss_cls, 'use_sigmoid', False)):
                 raise ConfigError(f'{self.key}.cls: the {name}\'s {type(one).__name__} scores with '
                                   f'{type(one.loss_cls).__name__}, not with a softmax over classes and background')
+
+    def check_members(self, student: nn.Module, ensemble: Any) -> None:
+        super().check_members(student, ensemble)
+        if not self.active:
+            return
+        lead = box_heads(ensemble.model)
+        for member in ensemble.members.values():
+            for head, first in zip(box_heads(member.model), lead):
+                if head.reg_class_agnostic != first.reg_class_agnostic or not same_coder(head.bbox_coder,
+                                                                                         first.bbox_coder):
+                    raise ConfigError(f'{self.key}.source: {member.key} encodes boxes otherwise than the first member '
+                                      '(bbox_coder, reg_class_agnostic), and means of boxes are of one encoding')
+        if ensemble.partial and getattr(self.cls, 'class_weight', None) is not None and ensemble.known is not None:
+            raise ConfigError(f'{self.key}.cls.class_weight: classes that no teacher knows are left out; give none')
 
     @property
     def compares_classes(self) -> bool:
@@ -82,12 +98,12 @@ class RCNNDistillation(Stage):
                 continue
             answer = teacher.rcnn(stage, next(rois))
             found = self._terms(stage, call, answer['cls_score'], answer['bbox_pred'], step.student,
-                                box_heads(teacher.model)[stage])
+                                box_heads(teacher.model)[stage], teacher.known)
             losses.update({f'{prefix}{name}{self.suffix}': value for name, value in found.items()})
         return losses
 
     def _terms(self, stage: int, call: dict, cls_score: Tensor, bbox_pred: Tensor, student: nn.Module,
-               teacher: nn.Module) -> dict[str, Tensor]:
+               teacher: nn.Module, known: Tensor | None) -> dict[str, Tensor]:
         head = box_heads(student)[stage]
         labels, label_weights, targets, weights = call['result']['bbox_targets']
         # the cascade weighs its stages after their losses were computed
@@ -96,9 +112,12 @@ class RCNNDistillation(Stage):
         if self.cls is not None:
             avg_factor = (label_weights > 0).sum().to(call['cls_score'].dtype).clamp(min=1.0)
             losses['loss_cls_distill'] = scale * self.soft_weight() * self.cls(
-                call['cls_score'], cls_score, weight=label_weights, avg_factor=avg_factor)
+                known_only(call['cls_score'], known, False), known_only(cls_score, known, False), weight=label_weights,
+                avg_factor=avg_factor)
         if self.bbox is not None:
             positive = ((labels >= 0) & (labels < head.num_classes)).nonzero().flatten()  # (P,); the host waits once
+            if known is not None:
+                positive = positive[known.to(labels.device)[labels[positive]]]
             priors = get_box_tensor(call['rois'])[positive, 1:]
             losses['loss_bbox_distill'] = scale * self.reg_weight * self.bbox(
                 of_class(call['bbox_pred'][positive], labels[positive], head),

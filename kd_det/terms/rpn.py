@@ -7,7 +7,7 @@ from mmdet.structures.bbox import get_box_tensor
 from torch import Tensor, nn
 
 from ..errors import ConfigError
-from .box_coding import encoded, per_anchor, recode
+from .box_coding import encoded, per_anchor, recode, same_coder
 from .stage import Stage
 from .step import Step
 
@@ -28,6 +28,20 @@ class RPNDistillation(Stage):
             self.levels = match_levels(self.key, student, source)
             wanted = {j for _, j in self.levels}
             source.rpn_levels = sorted(wanted | set(source.rpn_levels or ()))
+
+    def check_members(self, student: nn.Module, ensemble: Any) -> None:
+        found = []
+        for member in ensemble.members.values():
+            self.check(student, member)
+            found.append((self.levels, member.model.rpn_head.bbox_coder) if self.active else ([], None))
+        for member, (levels, coder) in zip(ensemble.members.values(), found):
+            if self.active and (levels != found[0][0] or not same_coder(coder, found[0][1])):
+                raise ConfigError(f'{self.key}.source: {member.key} has other RPN levels or another bbox_coder than the '
+                                  f'first member; {self.key}=None leaves the stage out')
+        if self.active and ensemble.known is not None:
+            raise ConfigError(f'{self.key}.source: no member of {ensemble.key} knows the classes '
+                              f'{(~ensemble.known).nonzero().flatten().tolist()}, so their objects would be taught as '
+                              f'background; {self.key}=None leaves the stage out')
 
     def names(self) -> list[str]:
         return ([f'loss_rpn_cls_distill{self.suffix}'] * (self.cls is not None)

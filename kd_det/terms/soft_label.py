@@ -10,8 +10,9 @@ from ..arguments import fraction
 from ..build import checked
 from ..errors import ConfigError
 from ..heads.dense_outputs import DenseOutputs, decoder_of, score_factor_name
+from ..sources.mixture import known_only
 from .compared import build_loss, is_off
-from .dense import check_dense_pair, dense_head, student_outputs, uses_sigmoid
+from .dense import check_dense_pair, dense_head, known_classes, student_outputs, uses_sigmoid
 from .step import Step
 from .term import Term
 
@@ -47,6 +48,7 @@ class SoftLabel(Term):
     """
 
     needs_labels = True
+    takes_several = True
     compares_classes = True
 
     def __init__(self, cls: dict | str | None = 'auto', bbox: dict | str | None = 'auto',
@@ -67,7 +69,8 @@ class SoftLabel(Term):
 
     def check(self, student: nn.Module, source: Any) -> None:
         head, theirs = dense_head(student, 'model'), dense_head(source.model, f'{source.key}.config')
-        self._decoders = decoder_of(head, 'bbox_head'), decoder_of(theirs, f'{source.key}.config')
+        self._decode = decoder_of(head, 'bbox_head')
+        decoder_of(theirs, f'{source.key}.config')
         check_dense_pair(self.key, student, source)
         factor, other = score_factor_name(head), score_factor_name(theirs)
         wanted = self._cfgs['score_factor']
@@ -77,7 +80,7 @@ class SoftLabel(Term):
             raise ConfigError(f'{self.key}.score_factor: the student\'s {type(head).__name__} has {factor}, the teacher\'s '
                               f'{type(theirs).__name__} {other}; score_factor=None leaves the term out')
         self.factor_name = factor
-        sigmoid = uses_sigmoid(head)
+        self._sigmoid = sigmoid = uses_sigmoid(head)
         self.cls = self._built('cls', self._cfgs['cls'], dict(
             type='FocalKLLoss', use_sigmoid=sigmoid, loss_weight=2.0 if self._beside_lad else 10.0), 'scores')
         if getattr(self.cls, 'use_sigmoid', sigmoid) != sigmoid:
@@ -87,7 +90,7 @@ class SoftLabel(Term):
         self.score_factor = self._built('score_factor', wanted, dict(type='FocalKLLoss', loss_weight=10.0), 'scores')
         if self.cls is not None:
             ours, others = (uses_sigmoid(one) for one in (head, theirs))
-            if head.num_classes != theirs.num_classes or ours != others:
+            if known_classes(source, head.num_classes) != theirs.num_classes or ours != others:
                 raise ConfigError(f'{self.key}.cls: the student scores {head.num_classes} classes with a '
                                   f'{"sigmoid" if ours else "softmax"}, the teacher {theirs.num_classes} with a '
                                   f'{"sigmoid" if others else "softmax"}; bbox_head.num_classes and '
@@ -122,21 +125,22 @@ class SoftLabel(Term):
 
     def losses(self, step: Step) -> dict[str, Tensor]:
         head, source = step.student.bbox_head, step.source(self.source)
-        decode, decode_theirs = self._decoders
-        student = DenseOutputs.of(head, decode, student_outputs(step))
+        student = DenseOutputs.of(head, self._decode, student_outputs(step))
         with torch.no_grad():
-            teacher = DenseOutputs.of(source.model.bbox_head, decode_theirs, source.dense())
+            teacher = source.dense_outputs()
             if student.logits.shape != teacher.logits.shape:
                 raise RuntimeError(f'the student scores {tuple(student.logits.shape)} (images, priors, classes), the '
                                    f'teacher {tuple(teacher.logits.shape)}; both need the same padding '
                                    '(data_preprocessor.pad_size_divisor)')
-            chosen = [self._near_objects(teacher.boxes(i), sample.gt_instances) for i, sample in enumerate(step.samples)]
+            chosen = [self._near_objects(teacher.boxes(i), _of_known(sample.gt_instances, source.known))
+                      for i, sample in enumerate(step.samples)]
             overlaps = torch.cat([m for _, _, m in chosen])  # (S,), m_i
             normaliser = reduce_mean(overlaps.sum()).clamp(min=len(step.samples))  # Z
         losses = {}
         if self.cls is not None:
-            losses['loss_cls_distill'] = self.cls(student.logits.flatten(0, 1), teacher.logits.flatten(0, 1),
-                                                  avg_factor=normaliser)
+            ours, soft = (known_only(side.logits.flatten(0, 1), source.known, self._sigmoid)
+                          for side in (student, teacher))
+            losses['loss_cls_distill'] = self.cls(ours, soft, avg_factor=normaliser)
         if self.bbox is not None:
             boxes = torch.cat([student.boxes(i, index) for i, (index, _, _) in enumerate(chosen)])  # (S, 4)
             targets = torch.cat([target for _, target, _ in chosen])  # (S, 4)
@@ -160,3 +164,8 @@ class SoftLabel(Term):
         return [f'soft labels: {name}, {type(loss).__name__} of weight {loss.loss_weight:g}'
                 + ('' if name == 'classes' else f', where the teacher\'s box has IoU > {self.min_iou:g}')
                 for name, loss in parts if loss is not None] + [self.schedule.describe()][:not self.schedule.is_constant]
+
+
+def _of_known(gts: Any, known: Tensor | None) -> Any:
+    """The objects of classes that the source speaks about."""
+    return gts if known is None or len(gts) == 0 else gts[known.to(gts.labels.device)[gts.labels]]

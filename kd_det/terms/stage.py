@@ -31,6 +31,7 @@ class Stage(Term):
     """
 
     needs_labels = True
+    takes_several = True
     cls: nn.Module | None
     bbox: nn.Module | None
 

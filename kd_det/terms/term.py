@@ -18,18 +18,21 @@ class Term(nn.Module):
 
     Args:
         key (str): where it stands in the config, for messages; filled in.
-        source (str): the name of the source that teaches: ``'teacher'``, or a key of ``sources``.
+        source (str): the name of the source that teaches: ``'teacher'``, or a key of ``sources``. A list of names in a
+            config means an ensemble of them, all of one weight.
         name (str | None): appended to the names in the log, where two terms would share one.
         start_epoch, stop_epoch, decay, decay_floor: see :class:`kd_det.terms.schedule.Schedule`.
 
     Attributes:
         compares_classes: whether classes are compared one by one, so that source and student must know the same ones.
         needs_labels: whether it needs ground truth.
+        takes_several: whether an :class:`kd_det.sources.ensemble.Ensemble` can teach it.
         supervises: parts of the student that it trains where the student's own losses are off ('cls', 'bbox', ...).
     """
 
     compares_classes = False
     needs_labels = False
+    takes_several = False
     source_kind: str = 'frozen'
 
     def __init__(self, key: str = 'terms[0]', source: str = 'teacher', name: str | None = None, start_epoch: int = 0,
@@ -50,6 +53,11 @@ class Term(nn.Module):
 
     def check(self, student: nn.Module, source: Any) -> None:
         """Examine the pair; raises :class:`ConfigError` for what the two cannot share. Draws no random number."""
+
+    def check_members(self, student: nn.Module, ensemble: Any) -> None:
+        """The same for each member of an ensemble; override it for what the members must share."""
+        for member in ensemble.members.values():
+            self.check(student, member)
 
     def layers(self) -> tuple[Sequence[str], Sequence[str]]:
         """Paths of the layers of student and source that it compares."""
