@@ -184,8 +184,8 @@ class Ensemble:
             found = [member.shapes[path].levels for member in self.members.values()]
             if len({tuple((*shape[:1], *shape[2:]) if len(shape) == 4 else shape[:-1] for shape in levels)
                     for levels in found}) > 1:
-                raise ConfigError(f'{self.key}.members: layer {path!r} gives {found}; maps of equal sizes are concatenated, '
-                                  'so name layers that agree, or a term for each teacher')
+                raise ConfigError(f'{self.key}.members: layer {path!r} gives {found}; maps of equal sizes are '
+                                  'concatenated, so name layers that agree, or a term for each teacher')
             levels = []
             for shapes in zip(*found):
                 axis = 1 if len(shapes[0]) == 4 else -1

@@ -10,6 +10,13 @@ from ..errors import ConfigError
 DECAYS = (None, 'cosine')
 
 
+def training_progress() -> float:
+    """How much of training is over, from 0 in the first step to nearly 1 in the last; 0 outside a runner."""
+    hub = MessageHub.get_current_instance()
+    iteration, iterations = (hub.get_info(name) or 0 for name in ('iter', 'max_iters'))
+    return min(iteration / iterations, 1.0) if iterations else 0.0
+
+
 class Schedule:
     """A factor on a term over the epochs of training::
 

@@ -6,13 +6,14 @@ from mmdet.structures.bbox import bbox_overlaps, get_box_tensor
 from mmdet.utils import reduce_mean
 from torch import Tensor, nn
 
-from ..arguments import fraction
+from ..arguments import boolean, fraction
 from ..build import checked
 from ..errors import ConfigError
 from ..heads.dense_outputs import DenseOutputs, decoder_of, score_factor_name
 from ..sources.mixture import known_only
 from .compared import build_loss, is_off
 from .dense import check_dense_pair, dense_head, known_classes, student_outputs, uses_sigmoid
+from .schedule import training_progress
 from .step import Step
 from .term import Term
 
@@ -38,6 +39,8 @@ class SoftLabel(Term):
         score_factor (dict | None | 'auto'): the branch beside the classes, ``FocalKLLoss`` of weight
             10. 'auto': where both heads have the same one.
         min_iou (float): 0.5 in the paper's text; its released soft-label run used 0.1.
+        anneal (bool): l = the part of training that is over weighs the student's own losses, 1 - l the soft labels: from
+            pure distillation to plain training (Clark et al. 2019, BAM, arXiv 1907.04829). Needs ground_truth=True.
         beside_lad (bool): whether the class term's default weight is that of SoLAD.
         **term: see :class:`kd_det.terms.term.Term`.
 
@@ -53,8 +56,9 @@ class SoftLabel(Term):
 
     def __init__(self, cls: dict | str | None = 'auto', bbox: dict | str | None = 'auto',
                  score_factor: dict | str | None = 'auto', min_iou: float = 0.5, beside_lad: bool = False,
-                 **term: Any) -> None:
+                 anneal: bool = False, **term: Any) -> None:
         super().__init__(**term)
+        self.anneal = checked(f'{self.key}.anneal', boolean, anneal)
         self.min_iou, self._beside_lad = checked(f'{self.key}.min_iou', fraction, min_iou), beside_lad
         self._cfgs = dict(cls=cls, bbox=bbox, score_factor=score_factor)
         for part, cfg in self._cfgs.items():
@@ -95,6 +99,9 @@ class SoftLabel(Term):
                                   f'{"sigmoid" if ours else "softmax"}, the teacher {theirs.num_classes} with a '
                                   f'{"sigmoid" if others else "softmax"}; bbox_head.num_classes and '
                                   'bbox_head.loss_cls.use_sigmoid must agree')
+        if self.anneal and not getattr(student, 'ground_truth', True):
+            raise ConfigError(f'{self.key}.anneal: True needs ground_truth=True: training ends with the student\'s own '
+                              'losses alone')
         if not getattr(student, 'ground_truth', True):
             self._check_alone(type(head).__name__, factor)
 
@@ -123,6 +130,13 @@ class SoftLabel(Term):
     def around(self, step: Step) -> None:
         step.hear('dense', step.student.bbox_head, 'forward')
 
+    def adjust(self, step: Step, losses: dict[str, Any], factor: float) -> None:
+        if self.anneal:
+            weight = 1 - factor * (1 - training_progress())
+            for name in [name for name in losses if 'loss' in name and '_distill' not in name]:
+                value = losses[name]
+                losses[name] = [v * weight for v in value] if isinstance(value, list) else value * weight
+
     def losses(self, step: Step) -> dict[str, Tensor]:
         head, source = step.student.bbox_head, step.source(self.source)
         student = DenseOutputs.of(head, self._decode, student_outputs(step))
@@ -149,7 +163,8 @@ class SoftLabel(Term):
             ours, soft = (torch.cat([side.factor[i, index] for i, (index, _, _) in enumerate(chosen)])
                           for side in (student, teacher))  # (S,)
             losses[f'loss_{self.factor_name}_distill'] = self.score_factor(ours, soft, avg_factor=normaliser)
-        return {name + self.suffix: value for name, value in losses.items()}
+        share = 1 - training_progress() if self.anneal else 1
+        return {name + self.suffix: value * share if self.anneal else value for name, value in losses.items()}
 
     def _near_objects(self, boxes: Tensor, gts: Any) -> tuple[Tensor, Tensor, Tensor]:
         """Priors (s,) whose teacher box overlaps an object enough, these boxes (s, 4), m_i (s,)."""

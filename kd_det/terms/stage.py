@@ -7,6 +7,7 @@ from ..arguments import at_most_one, non_negative
 from ..build import checked
 from ..errors import ConfigError
 from .compared import build_loss, is_off
+from .schedule import training_progress
 from .term import Term
 
 CLS = dict(type='SoftTargetLoss', background_weight=1.5)
@@ -20,7 +21,9 @@ class Stage(Term):
         L_reg = lambda * (smoothL1(R_s, y) + nu * L_b(R_s, R_t, y))
 
     Args:
-        hard_weight (float | None): mu in [0, 1]. The paper does not give it; 0.5 is ours. 1 without ``cls``.
+        hard_weight (float | str | None): mu in [0, 1]. The paper does not give it; 0.5 is ours. 1 without ``cls``.
+            'anneal': mu rises linearly from 0, the teacher alone, to 1, the ground truth alone, over the iterations of
+            training (teacher annealing: the target is mu y + (1 - mu) P_t; Clark et al. 2019, BAM, arXiv 1907.04829).
         reg_weight (float): lambda, 1 in the paper.
         cls (dict | None): the soft loss, ``SoftTargetLoss`` with w_background 1.5 by default. None: off.
         bbox (dict | None): the box loss, ``TeacherBoundedLoss`` with nu = ``loss_weight`` = 0.5 by default. None: off.
@@ -35,7 +38,7 @@ class Stage(Term):
     cls: nn.Module | None
     bbox: nn.Module | None
 
-    def __init__(self, hard_weight: float | None = None, reg_weight: float = 1.0, cls: dict | str | None = 'default',
+    def __init__(self, hard_weight: float | str | None = None, reg_weight: float = 1.0, cls: dict | str | None = 'default',
                  bbox: dict | str | None = 'default', **term: Any) -> None:
         super().__init__(**term)
         self._cls_cfg = dict(CLS) if cls == 'default' else cls
@@ -44,6 +47,8 @@ class Stage(Term):
             if value is not None and not isinstance(value, dict):
                 raise ConfigError(f'{self.key}.{name}: found {value!r}; a dict is expected, or None to leave it out')
         no_soft_loss = is_off(self._cls_cfg)
+        self.anneals = hard_weight == 'anneal'
+        hard_weight = 0.0 if self.anneals else hard_weight
         self.hard_weight = checked(f'{self.key}.hard_weight', at_most_one, (1.0 if no_soft_loss else 0.5)
                                    if hard_weight is None else hard_weight)  # mu
         self.reg_weight = checked(f'{self.key}.reg_weight', non_negative, reg_weight)  # lambda
@@ -82,19 +87,24 @@ class Stage(Term):
 
     def soft_weight(self) -> float:
         """1 - mu."""
-        return 1 - self.hard_weight
+        return 1 - self.mu()
+
+    def mu(self) -> float:
+        """The weight of the ground truth's classes in the step that is about to be taken."""
+        return training_progress() if self.anneals else self.hard_weight
 
     def weigh(self, losses: dict[str, Any], cls: str, bbox: str, factor: float, levels: list[int] | None = None) -> None:
         """mu on the student's own classification loss (only at ``levels``, where it has several), lambda on its
         regression, in place."""
-        _scale(losses, cls, 1 - factor * (1 - self.hard_weight) if factor != 1 else self.hard_weight, levels)
+        _scale(losses, cls, 1 - factor * (1 - self.mu()) if factor != 1 else self.mu(), levels)
         _scale(losses, bbox, 1 - factor * (1 - self.reg_weight) if factor != 1 else self.reg_weight)
 
     def describe_losses(self) -> str:
         cls = f'{type(self.cls).__name__} ({self.cls.extra_repr()})' if self.cls is not None else 'off'
         bbox = f'{type(self.bbox).__name__} ({self.bbox.extra_repr()})' if self.bbox is not None else 'off'
         schedule = self.schedule.describe()
-        return (f'hard_weight {self.hard_weight:g}, soft loss {cls}; reg_weight {self.reg_weight:g}, box loss {bbox}'
+        mu = 'rising from 0 to 1 over training' if self.anneals else f'{self.hard_weight:g}'
+        return (f'hard_weight {mu}, soft loss {cls}; reg_weight {self.reg_weight:g}, box loss {bbox}'
                 + (f', {schedule}' if schedule else ''))
 
 
