@@ -10,7 +10,7 @@ def register() -> None:
     from mmdet.registry import DATASETS, HOOKS, MODELS, TASK_UTILS
 
     from . import adapters, backbones, datasets, detectors, engine, heads, losses, terms
-    from .assignment import criteria
+    from .assignment import criteria, ignoring
 
     entries = [
         (MODELS, (losses.SoftTargetLoss, losses.LogitMatchingLoss, losses.TeacherBoundedLoss, losses.BoxMimicryLoss,
@@ -24,7 +24,7 @@ def register() -> None:
         (MODELS, (backbones.TimmBackbone,)),
         (MODELS, (heads.BatchedPAAHead, heads.COPHead)),
         (TASK_UTILS, (criteria.StdMeanCriterion, criteria.FisherCriterion, criteria.MeanCostCriterion,
-                      criteria.FixedCriterion, criteria.RandomCriterion)),
+                      criteria.FixedCriterion, criteria.RandomCriterion, ignoring.IgnoringAssigner)),
         (DATASETS, (datasets.TwoViewDataset,)),
         (HOOKS, (engine.DistillHook, engine.CoLADHook, engine.PeerValidationHook, engine.InterruptHook,
                  engine.WholeCheckpointHook)),
