@@ -7,20 +7,22 @@ for all of them, and is the place to look a config's ``type`` up.
 
 def register() -> None:
     """Register every kd_det module once; a name that somebody else holds is an error, never an override."""
-    from mmdet.registry import DATASETS, HOOKS, MODELS, TASK_UTILS
+    from mmdet.registry import DATA_SAMPLERS, DATASETS, HOOKS, MODELS, TASK_UTILS
 
     from . import adapters, backbones, datasets, detectors, engine, heads, losses, terms
     from .assignment import criteria, ignoring
 
     entries = [
+        (DATA_SAMPLERS, (datasets.SourceRatioSampler,)),
         (MODELS, (losses.SoftTargetLoss, losses.LogitMatchingLoss, losses.TeacherBoundedLoss, losses.BoxMimicryLoss,
                   losses.HintLoss, losses.FocalKLLoss, losses.ModulatedBCELoss, losses.SoftBCELoss,
-                  losses.DistributionKLLoss, losses.PKDLoss, losses.CWDLoss, losses.FGDLoss, losses.MGDLoss)),
+                  losses.DistributionKLLoss, losses.PKDLoss, losses.CWDLoss, losses.FGDLoss, losses.MGDLoss,
+                  losses.CosineLoss)),
         (MODELS, (adapters.ConvAdapter, adapters.LinearAdapter, adapters.IdentityAdapter)),
         (MODELS, (detectors.Distiller, detectors.FasterRCNNDistiller, detectors.LADDistiller,
                   detectors.SoftLabelDistiller, detectors.CoLAD)),
         (MODELS, (terms.Hint, terms.RPNDistillation, terms.RCNNDistillation, terms.SoftLabel, terms.LabelAssignment,
-                  terms.CoLearning)),
+                  terms.CoLearning, terms.ClassBalancedDistillation)),
         (MODELS, (backbones.TimmBackbone,)),
         (MODELS, (heads.BatchedPAAHead, heads.COPHead)),
         (TASK_UTILS, (criteria.StdMeanCriterion, criteria.FisherCriterion, criteria.MeanCostCriterion,

@@ -19,6 +19,7 @@ Losses on scores, distributions and boxes keep MMDetection's conventions (``loss
 level, and belongs into the optimizer; ``sum_levels`` that the paper adds levels up.
 """
 from .box_mimicry import BoxMimicryLoss, box_mimicry_loss
+from .cosine import CosineLoss, cosine_loss
 from .cwd import CWDLoss, cwd_loss
 from .distribution_kl import DistributionKLLoss, distribution_kl_loss
 from .fgd import FGDLoss, fgd_loss
@@ -37,6 +38,7 @@ from .teacher_bounded import TeacherBoundedLoss, teacher_bounded_loss
 __all__ = [
     'BoxMimicryLoss',
     'CWDLoss',
+    'CosineLoss',
     'DistributionKLLoss',
     'FGDLoss',
     'FocalKLLoss',
@@ -50,6 +52,7 @@ __all__ = [
     'TeacherBoundedLoss',
     'background_mask',
     'box_mimicry_loss',
+    'cosine_loss',
     'cwd_loss',
     'distribution_kl_loss',
     'fgd_loss',

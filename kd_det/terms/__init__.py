@@ -1,5 +1,6 @@
 """What is taught: one term a file. See :class:`kd_det.terms.term.Term` for what they have in common."""
 from .assignment import LabelAssignment
+from .class_balanced import ClassBalancedDistillation
 from .co_learning import CoLearning
 from .hint import Hint
 from .rcnn import RCNNDistillation
@@ -7,4 +8,5 @@ from .rpn import RPNDistillation
 from .soft_label import SoftLabel
 from .term import Term
 
-__all__ = ['CoLearning', 'Hint', 'LabelAssignment', 'RCNNDistillation', 'RPNDistillation', 'SoftLabel', 'Term']
+__all__ = ['ClassBalancedDistillation', 'CoLearning', 'Hint', 'LabelAssignment', 'RCNNDistillation',
+           'RPNDistillation', 'SoftLabel', 'Term']

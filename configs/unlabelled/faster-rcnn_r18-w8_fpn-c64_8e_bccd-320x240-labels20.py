@@ -1,0 +1,8 @@
+# The student with the labels of 20 % of BCCD's training images alone, for as many steps as with all of them.
+_base_ = '../faster_rcnn/faster-rcnn_r18-w8_fpn-c64_8e_bccd-320x240.py'
+train_dataloader = dict(dataset=dict(
+    _delete_=True, type='RepeatDataset', times=5,
+    dataset=dict(
+        type='CocoDataset', data_root={{_base_.data_root}}, metainfo={{_base_.metainfo}},
+        ann_file='annotations/train_20.json', data_prefix=dict(img='images/'), filter_cfg=dict(filter_empty_gt=False),
+        pipeline={{_base_.train_pipeline}})))
