@@ -5,6 +5,7 @@ from typing import Any
 from torch import nn
 
 from ..errors import ConfigError
+from ..sources.build import build_network
 from .distiller import Distiller
 
 
@@ -41,7 +42,7 @@ class CoLAD(Distiller):
 
     def _build_sources(self, teacher: dict | None, sources: dict | None) -> dict:
         found = super()._build_sources(teacher, sources)
-        found['peer'] = self._source('peer', dict(self._preset['peer'], type='Peer'))
+        found['peer'] = build_network(self, 'peer', dict(self._preset['peer'], type='Peer'))
         return found
 
     def term_configs(self, cfgs: list[dict] | tuple) -> list[tuple[str, dict]]:

@@ -11,7 +11,7 @@ from ..arguments import boolean
 from ..build import build, checked
 from ..errors import ConfigError
 from ..sources import Ensemble, FrozenTeacher
-from ..sources.build import build_ensemble, build_sources
+from ..sources.build import Source, build_ensemble, build_sources
 from ..sources.layers import Captured, LayerShape, probe_layers
 from ..terms.step import Step
 from ..terms.term import Term
@@ -56,7 +56,7 @@ class Distiller:
                  **student: Any) -> None:
         super().__init__(*args, **student)
         self.ground_truth = checked('model.ground_truth', boolean, ground_truth)
-        self.sources = build_sources(self, teacher, sources)
+        self.sources = self._build_sources(teacher, sources)
         self.terms = TrainingOnly(self._build_terms(terms))
         peers = [source.model for source in self.sources.values() if source.trains]
         if peers:
@@ -64,6 +64,10 @@ class Distiller:
         self._watch = FirstSteps()
 
     # -- build ------------------------------------------------------------------------------------------------------
+    def _build_sources(self, teacher: dict | None, sources: dict | None) -> dict[str, Source]:
+        """Who teaches; presets add theirs."""
+        return build_sources(self, teacher, sources)
+
     def _one_source(self, key: str, cfg: Any) -> Any:
         """A term's config with one name as its ``source``: a list of names means an ensemble of them."""
         names = cfg.get('source') if isinstance(cfg, dict) else None
@@ -74,7 +78,7 @@ class Distiller:
             self.sources[name] = build_ensemble(self, f'{key}.source', dict(members=list(names)), self.sources)
         return dict(cfg, source=name)
 
-    def _reach(self, name: str, terms: list[Term]) -> list[Term]:
+    def reached(self, name: str, terms: list[Term]) -> list[Term]:
         """The terms that the source ``name`` teaches, alone or as a member of an ensemble."""
         through = {name} | {other for other, one in self.sources.items()
                             if isinstance(one, Ensemble) and name in one.members}
@@ -125,7 +129,7 @@ class Distiller:
         ours = dict.fromkeys(path for term in terms for path in term.layers()[0])
         self.layer_shapes: dict[str, LayerShape] = probe_layers(self, list(ours))
         for name, source in sorted(self.sources.items(), key=lambda item: isinstance(item[1], Ensemble)):
-            theirs = dict.fromkeys(path for term in self._reach(name, terms) for path in term.layers()[1])
+            theirs = dict.fromkeys(path for term in self.reached(name, terms) for path in term.layers()[1])
             if theirs:
                 source.probe(list(theirs))
 
@@ -166,7 +170,7 @@ class Distiller:
         for name, source in self.sources.items():
             if source.trains:
                 source.init_weights()
-            elif self._reach(name, list(self.terms)):
+            elif self.reached(name, list(self.terms)):
                 source.load()
 
     def __reduce_ex__(self, protocol: int) -> tuple:
@@ -228,7 +232,7 @@ class Distiller:
                 step.offer(name, lambda source=source: source.open(
                     {member: step.source(member) for member in source.members}))
                 continue
-            terms = self._reach(name, active)
+            terms = self.reached(name, active)
             whole = any(term.reaches() == 'whole' for term in terms)
 
             def opener(source: Any = source, whole: bool = whole) -> Any:

@@ -12,6 +12,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from ..random_state import cpu_random_state, set_cpu_random_state
+from ..sources import Ensemble
 from .distill_hook import distiller_of
 
 NEAR_ZERO = 0.01  # box AP
@@ -33,7 +34,9 @@ class TeacherCheckHook(Hook):
     def before_train(self, runner: Runner) -> None:
         model = distiller_of(runner)
         for name, source in model.sources.items():
-            if source.trains or not source.check or not any(term.source == name for term in model.terms):
+            if source.trains or isinstance(source, Ensemble):
+                continue  # the members of an ensemble are sources too
+            if not source.check or not model.reached(name, list(model.terms)):
                 continue
             reason = _why_not(runner, source)
             if reason:

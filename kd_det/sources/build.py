@@ -28,7 +28,7 @@ def build_sources(student: nn.Module, teacher: dict | None, sources: dict | None
     found = {} if teacher is None else {'teacher': (teacher, 'teacher')}
     found.update({name: (cfg, f'sources.{name}') for name, cfg in (sources or {}).items()})
     several = [name for name, (cfg, _) in found.items() if isinstance(cfg, dict) and cfg.get('type') == 'Ensemble']
-    built: dict[str, Source] = {name: _network(student, key, cfg) for name, (cfg, key) in found.items()
+    built: dict[str, Source] = {name: build_network(student, key, cfg) for name, (cfg, key) in found.items()
                                 if name not in several}
     for name in several:
         cfg, key = found[name]
@@ -45,7 +45,8 @@ def build_ensemble(student: nn.Module, key: str, cfg: dict, built: dict[str, Sou
     return ensemble
 
 
-def _network(student: nn.Module, key: str, cfg: Any) -> FrozenTeacher | Peer:
+def build_network(student: nn.Module, key: str, cfg: Any) -> FrozenTeacher | Peer:
+    """A source with a network of its own, from its config; ``key`` is where that stands."""
     cfg = dict(cfg) if isinstance(cfg, dict) else cfg
     kind = cfg.pop('type', 'FrozenTeacher') if isinstance(cfg, dict) else 'FrozenTeacher'
     if kind not in KINDS:
