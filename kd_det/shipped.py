@@ -5,12 +5,9 @@ links to the repository's own folders, in a wheel copies that its build made.
 """
 import fnmatch
 import os.path as osp
-from collections.abc import Callable
 from pathlib import Path
 
-import mmengine.config.config as mmengine_config
-import mmengine.hub.hub as mmengine_hub
-from mmengine.config import utils as mmengine_configs
+from mmengine.config import Config
 
 from .errors import ConfigError
 
@@ -21,20 +18,17 @@ PREFIX = 'kd_det::'
 def register() -> None:
     """Make ``kd_det::`` in ``_base_`` mean the configs beside this file; idempotent.
 
-    MMEngine asks the installed distribution where a package lies, which is wrong for an editable installation: its
-    distribution lies in ``site-packages``, its package in the checkout.
+    MMEngine's own rule asks the installed distribution where a package lies, which is wrong for an editable installation,
+    and puts ``_scope_='kd_det'`` into every dict of the base, a scope in which MMDetection's names are not found.
     """
-    mmengine_configs.MODULE2PACKAGE.setdefault('kd_det', 'kd_det')
-    for module in (mmengine_config, mmengine_hub):
-        if not hasattr(module.get_installed_path, 'knows_kd_det'):
-            module.get_installed_path = _with_kd_det(module.get_installed_path)
+    if hasattr(Config._get_cfg_path, 'knows_kd_det'):
+        return
+    original = Config._get_cfg_path
 
-
-def _with_kd_det(get_installed_path: Callable[[str], str]) -> Callable[[str], str]:
-    def path_of(package: str) -> str:
-        return str(FOLDER.parent) if package == 'kd_det' else get_installed_path(package)
+    def path_of(cfg_path: str, filename: str) -> tuple[str, str | None]:
+        return (config_file(cfg_path), None) if cfg_path.startswith(PREFIX) else original(cfg_path, filename)
     path_of.knows_kd_det = True
-    return path_of
+    Config._get_cfg_path = staticmethod(path_of)
 
 
 def config_file(path: str) -> str:

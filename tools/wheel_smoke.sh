@@ -4,6 +4,7 @@
 # and the OpenMMLab stack from .venv (KD_DET_VENV), so nothing is downloaded; the kd_det that runs must be the wheel's.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+unset PYTHONPATH # a kd_det found there would be taken for an installed one
 base=$(realpath "${KD_DET_VENV:-.venv}")/bin/python
 place=$(mktemp -d)
 trap 'rm -rf "$place"' EXIT
@@ -18,7 +19,6 @@ rm -rf "$place/source"
 "$base" -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])' >"$("$python" -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')/stack.pth"
 mkdir "$place/empty"
 cd "$place/empty"
-unset PYTHONPATH
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} PYTHONWARNINGS=ignore
 kd_det=$place/venv/bin/kd-det
 "$python" -c "import kd_det, sys; assert kd_det.__file__.startswith('$place/venv/'), kd_det.__file__"

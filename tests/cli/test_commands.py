@@ -72,6 +72,7 @@ def test_a_shipped_distil_config_anywhere(tmp_path, monkeypatch, capsys):
     (tmp_path / 'mine.py').write_text(f'_base_ = {DISTIL!r}\nmodel = dict(hints=[])\n')
     mine = load_config('mine.py')
     assert mine.model.student_type == 'FasterRCNN' and mine.model.hints == [] and mine.model.teacher == here.teacher
+    assert "_scope_='kd_det'" not in mine.pretty_text  # in a scope called kd_det MMDetection's names are not found
     assert load_config(mine.model.teacher.config).model.type == 'FasterRCNN'
     assert cli.main(['plan', 'mine.py', '--student', STUDENT]) == 0
     assert 'TeacherBoundedLoss' in capsys.readouterr().out
