@@ -1,4 +1,4 @@
-# BCCD is a long tail by itself (red cells outnumber platelets and white cells by ten): balanced sampling of images under a
+# BCCD is a long tail by itself (2,381 red cells, 214 white cells, 209 platelets): balanced sampling of images under a
 # teacher of plain sampling.
 _base_ = '../faster_rcnn/faster-rcnn_r18-w8_fpn-c64_8e_bccd-320x240.py'
 model = dict(

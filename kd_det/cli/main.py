@@ -16,7 +16,20 @@ import argparse
 import sys
 
 from ..version import __version__
-from . import compare, configs, detections, digits, doctor, export, plan, study, test, train, voc
+from . import (
+    compare,
+    configs,
+    detections,
+    digits,
+    doctor,
+    export,
+    plan,
+    pseudo_label,
+    study,
+    test,
+    train,
+    voc,
+)
 from .command import fill, guarded
 
 COMMANDS = {
@@ -27,6 +40,7 @@ COMMANDS = {
     'configs': configs,
     'data digits': digits,
     'data voc': voc,
+    'pseudo-label': pseudo_label,
     'export': export,
     'study': study,
     'detections': detections,
