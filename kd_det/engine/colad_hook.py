@@ -1,6 +1,5 @@
 """What a CoLAD run needs from the runner: the second network trained, averaged, saved and resumed as the first is."""
 import copy
-import os
 import os.path as osp
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +14,7 @@ from mmengine.runner.checkpoint import weights_to_cpu
 from torch import Tensor
 
 from ..errors import ConfigError
+from ..files import save_whole
 from ..plain import deployed_config
 from .distill_hook import DistillHook, distiller_of, on_cpu
 
@@ -137,11 +137,7 @@ class CoLADHook(DistillHook):
 
     def _write_peer(self, path: str, backend_args: dict | None) -> None:
         if backend_args is None and '://' not in path:
-            with open(path + '.part', 'wb') as file:  # a file under its final name is complete
-                torch.save(self._peer_checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(path + '.part', path)
+            save_whole(self._peer_checkpoint, path)
         else:
             save_checkpoint(self._peer_checkpoint, path, backend_args=backend_args)
         self._peer_checkpoint = {}
