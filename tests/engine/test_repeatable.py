@@ -66,6 +66,7 @@ def assert_same(one, two):
                    for name, value in state.items())
 
 
+@pytest.mark.slow  # quick: test_a_sample_depends_on_seed_epoch_and_index_alone
 def test_workers_do_not_change_the_weights(run_config, tmp_path):
     config = run_config(faster_rcnn_cfg(), extra=AUGMENTED)
     train(config, tmp_path / 'here')
