@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from mmengine.config import Config, ConfigDict
 from mmengine.hub import get_config
 
+from .channels import fill_model
 from .config_keys import check_depth
 from .errors import ConfigError
 from .shipped import config_file
@@ -53,7 +54,7 @@ def distilled(model: dict) -> Distilled | None:
 
 
 def load_config(path: str, options: dict | None = None, data_root: str | None = None) -> Config:
-    """Read a config file and apply command-line changes.
+    """Read a config file, apply command-line changes, and fill in what it leaves to the backbone (``'auto'``).
 
     Args:
         path (str): a file; ``kd_det::folder/name.py`` for one that ships, ``mmdet::...`` for one of MMDetection.
@@ -79,6 +80,8 @@ def load_config(path: str, options: dict | None = None, data_root: str | None = 
         check_depth(cfg)
     if data_root is not None:
         set_data_root(cfg, data_root)
+    if isinstance(cfg.get('model'), dict):
+        fill_model(cfg.model)
     return cfg
 
 

@@ -4,6 +4,7 @@ import os.path as osp
 
 from mmengine.config import Config, ConfigDict
 
+from .channels import fill_model
 from .config import distilled, load_config
 from .config_keys import check_options
 from .errors import ConfigError
@@ -95,6 +96,8 @@ def detector_config(config: str | dict, cfg_options: dict | None, key: str) -> C
         config.merge_from_dict(cfg_options)
     # a whole config has its detector under `model`; a detector's own config has a backbone
     model = config.model if 'model' in config and 'backbone' not in config else ConfigDict(config._cfg_dict)
+    if cfg_options:  # they may have swapped the backbone
+        fill_model(model)
     if 'type' not in model:
         raise ConfigError(f'{key}.config: neither a config with a `model` nor a detector with a `type`; found the '
                           f'keys {sorted(config)}')

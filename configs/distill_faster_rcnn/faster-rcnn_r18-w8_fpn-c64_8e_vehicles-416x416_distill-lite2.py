@@ -1,0 +1,9 @@
+# Vehicles: ResNet-18 with 8 base channels, from scratch, the teacher's resolution, every term on.
+_base_ = '../faster_rcnn/faster-rcnn_r18-w8_fpn-c64_8e_vehicles-416x416.py'
+model = dict(
+    type='FasterRCNNDistiller',
+    teacher=dict(config='configs/faster_rcnn/faster-rcnn_lite2_fpn-c64_24e_vehicles-416x416.py',
+                 checkpoint='work_dirs/faster-rcnn_lite2_fpn-c64_24e_vehicles-416x416/epoch_24.pth'),
+    rpn_distill=dict(),
+    rcnn_distill=dict(),
+    hints=[dict(layer='neck')])

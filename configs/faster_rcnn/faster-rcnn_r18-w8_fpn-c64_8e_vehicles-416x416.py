@@ -1,0 +1,8 @@
+# Vehicles: Faster R-CNN, ResNet-18 with 8 base channels, from scratch, 64-channel FPN, 416x416, COCO's anchors.
+_base_ = ['../_base_/models/faster-rcnn_r18_fpn-c64_scratch.py', '../_base_/datasets/vehicles_416x416.py',
+          '../_base_/schedules/adamw-3e-4_8e.py', '../_base_/default_runtime.py']
+model = dict(
+    backbone=dict(base_channels=8),
+    neck=dict(in_channels='auto'),
+    rpn_head=dict(anchor_generator=dict(scales=[8])),
+    roi_head=dict(bbox_head=dict(num_classes=5)))

@@ -1,0 +1,10 @@
+# Vehicles: PAA, EfficientNet-Lite0, pre-trained, 64-channel FPN, 208x208, anchors of COCO's sizes.
+_base_ = ['../_base_/models/paa_r18_fpn-c64_scratch.py', '../_base_/datasets/vehicles_208x208.py',
+          '../_base_/schedules/adamw-3e-4_8e.py', '../_base_/default_runtime.py']
+model = dict(
+    data_preprocessor=dict(mean='auto', std='auto'),
+    backbone=dict(
+        _delete_=True, type='TimmBackbone', model_name='tf_efficientnet_lite0', norm_eval=True,
+        checkpoint='data/pretrained/tf_efficientnet_lite0_imagenet.pth'),
+    neck=dict(in_channels='auto'),
+    bbox_head=dict(num_classes=5, anchor_generator=dict(octave_base_scale=8)))
