@@ -75,7 +75,7 @@ def _box_quality(assigner: BaseAssigner, call: dict[str, Any], gt_inds: Tensor) 
     predicted, gts = call['pred_instances'], call['gt_instances']
     if len(gts) == 0:
         return dict(max_overlaps=gt_inds.new_zeros(len(gt_inds), dtype=torch.float32))
-    positive = gt_inds > 0  # (P,)
+    positive = (gt_inds > 0).nonzero().flatten()  # (p,); a mask would make the host wait at each use
     overlaps = assigner.iou_calculator(predicted.bboxes[positive].detach(), gts.bboxes)  # (p, G)
     own = overlaps.gather(1, gt_inds[positive, None] - 1).squeeze(1)  # (p,)
     quality = own.new_full((len(gt_inds),), NOT_FOUND)
@@ -86,7 +86,7 @@ def _box_quality(assigner: BaseAssigner, call: dict[str, Any], gt_inds: Tensor) 
 def _aligned_quality(assigner: BaseAssigner, call: dict[str, Any], gt_inds: Tensor) -> dict[str, Tensor]:
     """max_overlaps, and assign_metrics (P,) = score^alpha * IoU^beta at positives, else 0."""
     quality = _box_quality(assigner, call, gt_inds)
-    positive = gt_inds > 0
+    positive = (gt_inds > 0).nonzero().flatten()  # (p,)
     metrics = torch.zeros_like(quality['max_overlaps'])
     if len(call['gt_instances']):
         labels = call['gt_instances'].labels[gt_inds[positive] - 1]  # (p,)

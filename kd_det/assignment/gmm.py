@@ -17,6 +17,10 @@ from torch import Tensor
 # sums associate alike, so what a problem gets does not depend on its batch in a single bit.
 _LANES = 16
 _EPSILON = 10 * torch.finfo(torch.float64).eps
+# EM steps between two questions of how many problems are left, by kind of device. The host waits for the
+# answer, which an accelerator pays for with an empty queue; what a fit gives does not depend on it.
+_ASK_EVERY = {'cpu': 1}
+_ASK_EVERY_ON_ACCELERATORS = 4
 
 
 class TwoGaussians(NamedTuple):
@@ -214,8 +218,7 @@ def _run_em(problems: _Problems, tol: float, max_iter: int, reg_covar: float,
     em = _Em(problems, theta.clone(), problems.start_squares.clone(), reg_covar, least_variance)
     here = torch.arange(len(active), device=active.device)  # (P',), the columns still worked on
     bound = torch.full_like(problems.count, -math.inf)  # (P',)
-    # Asking how many problems are left waits for the device: do it rarely on an accelerator.
-    ask_every = 1 if active.device.type == 'cpu' else 4
+    ask_every = _ASK_EVERY.get(active.device.type, _ASK_EVERY_ON_ACCELERATORS)
     for step in range(max_iter):
         if step % ask_every == 0:
             left = int(active.sum())

@@ -41,9 +41,10 @@ def lowest_per_level(costs: Tensor, gt_inds: Tensor, levels: Tensor, num_gts: in
     order = costs.argsort(stable=True)  # (A,)
     order = order[cells[order].argsort(stable=True)]  # (A,), by cell, then by cost
     cells = cells[order]  # (A,)
-    sizes = torch.bincount(cells, minlength=num_gts * num_levels)  # (num_gts * num_levels,)
+    # not bincount, which reads the largest value: (num_gts * num_levels,)
+    sizes = cells.new_zeros(num_gts * num_levels).scatter_add_(0, cells, torch.ones_like(cells))
     rank = torch.arange(len(order), device=costs.device) - (sizes.cumsum(0) - sizes)[cells]
-    kept = rank < topk  # (A,)
+    kept = (rank < topk).nonzero().flatten()  # (kept,); a mask would make the host wait at each use
     slots = cells[kept] * topk + rank[kept]
     table = costs.new_full((num_gts * num_levels * topk,), math.inf)
     table[slots] = costs[order[kept]]

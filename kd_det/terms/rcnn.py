@@ -11,6 +11,7 @@ from ..sources.layers import box_heads
 from ..sources.mixture import known_only
 from .box_coding import encoded, of_class, recode, same_coder
 from .dense import known_classes
+from .places import places_of, places_of_all
 from .stage import Stage
 from .step import Step
 
@@ -115,7 +116,7 @@ class RCNNDistillation(Stage):
                 known_only(call['cls_score'], known, False), known_only(cls_score, known, False), weight=label_weights,
                 avg_factor=avg_factor)
         if self.bbox is not None:
-            positive = ((labels >= 0) & (labels < head.num_classes)).nonzero().flatten()  # (P,); the host waits once
+            positive = _positives(call, labels, head)  # (P,)
             if known is not None:
                 positive = positive[known.to(labels.device)[labels[positive]]]
             priors = get_box_tensor(call['rois'])[positive, 1:]
@@ -129,6 +130,15 @@ class RCNNDistillation(Stage):
 
     def describe(self) -> list[str]:
         return [f'R-CNN: {self.describe_losses() if self.active else "plain, nothing distilled"}']
+
+
+def _positives(call: dict, labels: Tensor, head: nn.Module) -> Tensor:
+    """Places (P,) of the RoIs that have an object; the sampler has said already how many, if its word is what counts."""
+    mask = (labels >= 0) & (labels < head.num_classes)  # (R,)
+    own = all(getattr(type(head), name) is getattr(BBoxHead, name) for name in ('get_targets', '_get_targets_single'))
+    if own and call.get('sampling_results') is not None and call.get('concat', True):
+        return places_of(mask, sum(len(result.pos_priors) for result in call['sampling_results']))
+    return places_of_all(mask)[0]
 
 
 def _prefixes(student: nn.Module) -> list[str]:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError
 from .box_coding import encoded, per_anchor, recode, same_coder
+from .places import places_of_all
 from .stage import Stage
 from .step import Step
 
@@ -84,13 +85,13 @@ class RPNDistillation(Stage):
 
     def _terms(self, table: dict[str, Tensor], head: nn.Module, teacher: nn.Module, avg_factor: Any) -> dict[str, Tensor]:
         losses = {}
+        sampled, positive = places_of_all(  # (S,), (P,); masks would make the host wait at each use
+            table['label_weights'] > 0, (table['labels'] >= 0) & (table['labels'] < head.num_classes))
         if self.cls is not None:
-            sampled = table['label_weights'] > 0
             losses[f'loss_rpn_cls_distill{self.suffix}'] = self.soft_weight() * self.cls(
                 table['logits'][sampled], table['teacher_logits'][sampled], weight=table['label_weights'][sampled],
                 avg_factor=avg_factor)
         if self.bbox is not None:
-            positive = (table['labels'] >= 0) & (table['labels'] < head.num_classes)
             losses[f'loss_rpn_bbox_distill{self.suffix}'] = self.reg_weight * self.bbox(
                 table['deltas'][positive],
                 recode(table['teacher_deltas'][positive], table['anchors'][positive], teacher.bbox_coder,
