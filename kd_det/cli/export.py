@@ -53,6 +53,8 @@ def run(args: argparse.Namespace) -> int:
                                  verification_images(args, plain), args.size, args.overwrite)
         print(f'{path}\nverified: {found.detections} detections in {found.images} images are the same through ONNX '
               f'Runtime; largest difference {found.box:.2g} pixels, {found.score:.2g} in score')
+        if found.ties:
+            print(f'in {found.ties} of them equal scores stand in another order; NMS may take any of them first')
     return 0
 
 
