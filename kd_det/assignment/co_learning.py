@@ -18,28 +18,16 @@ it outgrows whatever the networks say, so there a criterion would compare geomet
 of its neighbours have costs too, where both networks' boxes miss the object and the IoU's part is one
 constant, -3 log(1e-7); they would drown the others.
 """
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass
-
-import torch
 from mmdet.models.dense_heads import DDODHead, PAAHead
-from mmdet.models.task_modules.assigners import (
-    AssignResult,
-    DynamicSoftLabelAssigner,
-    SimOTAAssigner,
-    TaskAlignedAssigner,
-)
-from mmdet.structures.bbox import get_box_tensor
-from torch import Tensor, nn
+from mmdet.models.task_modules.assigners import DynamicSoftLabelAssigner, SimOTAAssigner, TaskAlignedAssigner
+from torch import nn
 
-from ..errors import AssignmentMismatch, ConfigError
-from ..heads.batched_paa import BatchedPAAHead, levels_of, reassigned
+from ..errors import ConfigError
+from ..heads.batched_paa import BatchedPAAHead
+from .co_learning_paa import PAACoLearning
+from .co_learning_rtmdet import RTMDetCoLearning
+from .co_learning_step import Criterion
 from .dynamic import dynamic_assigners
-from .paa_separation import paa_positives
-from .record import Assignments, Call, Decision, intercept, overridden
-
-Criterion = Callable[[Tensor, Tensor, int], Tensor]
 
 REFUSED_ASSIGNERS: tuple[tuple[type, str], ...] = (
     (SimOTAAssigner, 'its costs carry a constant of 1e5 outside the objects\' centres, so std / mean and Fisher would '
@@ -51,20 +39,8 @@ DDOD_REASON = ('it assigns classes and boxes apart, by a metric where higher is 
                'that std / mean and Fisher depend on')
 
 
-@dataclass
-class Shares:
-    """What a batch's decisions were: ``first_teaches``, the share (0..1) taken by the first network; ``decisions``."""
-
-    first_teaches: Tensor
-    decisions: int
-
-
-class _AllAsked(Exception):
-    """Ends a head's loss when its costs are known."""
-
-
 def co_learning(heads: tuple[nn.Module, nn.Module], criterion: Criterion,
-                granularity: str | None) -> 'PAACoLearning | RTMDetCoLearning':
+                granularity: str | None) -> PAACoLearning | RTMDetCoLearning:
     """How these two heads learn from one assignment.
 
     Args:
@@ -110,206 +86,3 @@ def _kind(head: nn.Module, key: str) -> type:
         return RTMDetCoLearning
     raise ConfigError(f'{key}: CoLAD does not know the costs of {name}; PAAHead, BatchedPAAHead, COPHead and heads with '
                       'DynamicSoftLabelAssigner (RTMDet) are supported')
-
-
-class _CoLearning:
-    granularities: tuple[str, ...]
-
-    def __init__(self, heads: tuple[nn.Module, nn.Module], criterion: Criterion, granularity: str) -> None:
-        self.criterion, self.granularity = criterion, granularity
-        self._check_alike(*heads)
-
-    @torch.no_grad()
-    def ask(self, head: nn.Module, arguments: tuple, num_images: int) -> list[Call]:
-        """The decisions, one an image, that ``head.loss_by_feat(*arguments)`` is about to make."""
-        calls: list[Call] = []
-
-        def note(call: Call) -> object:
-            answer = self._look(call)
-            calls.append(call)
-            if len(calls) == num_images:
-                raise _AllAsked
-            return answer
-
-        with intercept(head, note), suppress(_AllAsked):
-            head.loss_by_feat(*arguments)
-        return calls
-
-    @torch.no_grad()
-    def decide(self, first: list[Call], second: list[Call]) -> tuple[Assignments, Shares | None]:
-        """One assignment for both networks, and who made it; None where there was nothing to decide.
-
-        Raises:
-            AssignmentMismatch: the networks see other priors, ground truths or candidates.
-            ValueError: a network's costs are not finite.
-        """
-        if len(first) != len(second):
-            raise AssignmentMismatch(f'the first network decides {len(first)} times, the second {len(second)} times')
-        for image, (one, other) in enumerate(zip(first, second)):
-            for name, tensor in one.evidence.items():
-                theirs = other.evidence[name]
-                if tensor.shape != theirs.shape:
-                    raise AssignmentMismatch(f'image {image + 1} of the batch: {name}: {tuple(tensor.shape)} in the first '
-                                             f'network, {tuple(theirs.shape)} in the second; both need the same prior '
-                                             'generator and train_cfg')
-        results, shares = self._results(first, second)
-        decisions = [Decision(call.source, call.evidence, result) for call, result in zip(first, results)]
-        return Assignments('CoLAD', decisions), shares
-
-    def _choose(self, costs: Tensor, cells: Tensor, num_cells: int) -> tuple[Tensor, Shares | None]:
-        """Mask (num_cells,), the first network assigns; cells without candidates are no decisions.
-
-        Args:
-            costs: (2, A). cells: (A,), in 0..num_cells - 1.
-        """
-        first = torch.ones(num_cells, dtype=torch.bool, device=cells.device)
-        if not len(cells):
-            return first, None
-        finite = costs.isfinite().all(1)  # (2,)
-        if not bool(finite.all()):
-            network = 'first' if not bool(finite[0]) else 'second'
-            raise ValueError(f'CoLAD: costs of the {network} network are inf or nan: has its training diverged?')
-        asked, dense = torch.unique(cells, return_inverse=True)
-        chosen = self.criterion(costs, dense, len(asked))
-        first[asked] = chosen
-        return first, Shares(chosen.float().mean(), len(asked))
-
-
-class PAACoLearning(_CoLearning):
-    """PAA: the criterion sees all candidates, before the nine cheapest per level are taken."""
-
-    granularities = ('level', 'object', 'image')
-
-    @staticmethod
-    def _check_alike(head: PAAHead, theirs: PAAHead) -> None:
-        if head.topk != theirs.topk:
-            raise ConfigError(f'bbox_head.topk: {head.topk} in the first network, {theirs.topk} in the second; one '
-                              'assignment has one topk')
-
-    @staticmethod
-    def _look(call: Call) -> tuple:
-        asked = call.arguments
-        return asked['label'], asked['label_weight'], asked['bbox_weight'], 0
-
-    def _results(self, first: list[Call], second: list[Call]) -> tuple[list[tuple], Shares | None]:
-        sizes = [len(call.arguments['pos_losses']) for call in first]
-        gts = [call.arguments['pos_gt_inds'] for call in first]  # (A_i,) each
-        levels = [levels_of(call.arguments['pos_inds'], call.arguments['anchors']) for call in first]
-        num_levels = max(len(call.arguments['anchors']) for call in first)
-        costs = torch.stack([torch.cat([call.arguments['pos_losses'] for call in calls])
-                             for calls in (first, second)])  # (2, A)
-        cells, num_cells = self._cells(gts, levels, num_levels)
-        teaches, shares = self._choose(costs, cells, num_cells)
-        chosen = torch.where(teaches[cells], costs[0], costs[1])  # (A,)
-        positives = paa_positives(list(chosen.split(sizes)), gts, levels, num_levels, first[0].owner.topk)
-        return [reassigned(positive, asked['label'], asked['label_weight'], asked['bbox_weight'], asked['pos_inds'],
-                           call.owner.num_classes)
-                for positive, call, asked in ((p, c, c.arguments) for p, c in zip(positives, first))], shares
-
-    def _cells(self, gts: list[Tensor], levels: list[Tensor], num_levels: int) -> tuple[Tensor, int]:
-        """The decision (A,) that each candidate belongs to, and how many numbers there are."""
-        image = torch.cat([torch.full_like(part, i) for i, part in enumerate(gts)])  # (A,)
-        if self.granularity == 'image' or not len(image):
-            return image, len(gts)
-        gt, level = torch.cat(gts), torch.cat(levels)
-        per_image = int(gt.max()) + 1
-        cells = image * per_image + gt
-        if self.granularity == 'object':
-            return cells, len(gts) * per_image
-        return cells * num_levels + level, len(gts) * per_image * num_levels
-
-
-@dataclass
-class _Matching:
-    """What one network says about V priors inside objects and G objects of an image."""
-
-    costs: Tensor  # (V, G)
-    overlaps: Tensor  # (V, G)
-    valid: Tensor  # (P,), V of them True
-
-
-class RTMDetCoLearning(_CoLearning):
-    """RTMDet: a column of the cost matrix comes from the network that the criterion chose for the object."""
-
-    granularities = ('object', 'image')
-
-    @staticmethod
-    def _check_alike(head: nn.Module, theirs: nn.Module) -> None:
-        one, other = head.assigner, theirs.assigner
-        for name in ('topk', 'soft_center_radius', 'iou_weight'):
-            if getattr(one, name) != getattr(other, name):
-                raise ConfigError(f'train_cfg.assigner.{name}: {getattr(one, name)} in the first network, '
-                                  f'{getattr(other, name)} in the second; one assignment has one')
-
-    @staticmethod
-    def _look(call: Call) -> AssignResult:
-        found: list[_Matching] = []
-
-        def listen(cost: Tensor, pairwise_ious: Tensor, num_gt: int, valid_mask: Tensor) -> None:
-            found.append(_Matching(cost, pairwise_ious, valid_mask.clone()))
-            raise _AllAsked  # the matching itself is of no interest
-
-        # AssignResult without positives: of an image without objects, or in place of one
-        boxes = get_box_tensor(call.arguments['pred_instances'].bboxes)
-        empty = AssignResult(len(call.arguments['gt_instances']), boxes.new_zeros(len(boxes), dtype=torch.long),
-                             boxes.new_zeros(len(boxes)), labels=boxes.new_full((len(boxes),), -1, dtype=torch.long))
-        with overridden(call.owner, dynamic_k_matching=listen), suppress(_AllAsked):
-            call.run()
-        call.arguments['matching'] = found[0] if found else None
-        return empty
-
-    def _results(self, first: list[Call], second: list[Call]) -> tuple[list[AssignResult], Shares | None]:
-        costs, cells, offsets, objects = [], [], [], 0
-        for image, (one, other) in enumerate(zip(first, second)):
-            offsets.append(objects)
-            matching, theirs = one.arguments['matching'], other.arguments['matching']
-            if matching is None:
-                continue
-            candidates = self._candidates(one)  # (V, G)
-            prior, gt = candidates.nonzero(as_tuple=True)  # (A_i,) each
-            costs.append(torch.stack([matching.costs[prior, gt], theirs.costs[prior, gt]]).float())
-            cells.append(torch.full_like(gt, image) if self.granularity == 'image' else gt + objects)
-            objects += matching.costs.shape[1]
-        if not costs:
-            return [self._result(call, None) for call in first], None
-        num_cells = len(first) if self.granularity == 'image' else objects
-        teaches, shares = self._choose(torch.cat(costs, 1), torch.cat(cells), num_cells)
-        results = []
-        for image, (one, other) in enumerate(zip(first, second)):
-            ours, theirs = one.arguments['matching'], other.arguments['matching']
-            if ours is None:
-                results.append(self._result(one, None))
-                continue
-            count = ours.costs.shape[1]
-            takes = teaches[image].expand(count) if self.granularity == 'image' else \
-                teaches[offsets[image]:offsets[image] + count]  # (G,)
-            results.append(self._result(one, _Matching(torch.where(takes, ours.costs, theirs.costs),
-                                                       torch.where(takes, ours.overlaps, theirs.overlaps), ours.valid)))
-        return results, shares
-
-    @staticmethod
-    def _candidates(call: Call) -> Tensor:
-        """Mask (V, G): what a criterion compares; the table in this module's docstring says why."""
-        matching, gts = call.arguments['matching'], get_box_tensor(call.arguments['gt_instances'].bboxes)
-        priors = call.arguments['pred_instances'].priors[matching.valid]  # (V, 4): centre, stride twice
-        centres = (gts[:, :2] + gts[:, 2:]) / 2  # (G, 2)
-        distance = (priors[:, None, :2] - centres).norm(dim=-1) / priors[:, None, 2]  # (V, G), strides
-        # inf where the constant term overflows; nan must be seen by the check of the costs
-        finite = ~matching.costs.isinf()
-        near = finite & (distance <= call.owner.soft_center_radius)
-        x, y = priors[:, None, 0], priors[:, None, 1]  # (V, 1)
-        own = near & (x > gts[:, 0]) & (y > gts[:, 1]) & (x < gts[:, 2]) & (y < gts[:, 3])
-        return torch.where(own.any(0), own, torch.where(near.any(0), near, finite))
-
-    @staticmethod
-    def _result(call: Call, matching: _Matching | None) -> AssignResult:
-        """``matching``'s dynamic top-k as an assignment; how good its positives are, each network says itself."""
-        priors, gts = len(call.arguments['pred_instances']), call.arguments['gt_instances']
-        gt_inds = gts.labels.new_zeros(priors, dtype=torch.long)
-        labels = torch.full_like(gt_inds, -1)
-        if matching is not None:
-            positive = matching.valid.clone()
-            _, matched = call.owner.dynamic_k_matching(matching.costs, matching.overlaps, len(gts), positive)
-            gt_inds[positive] = matched + 1  # the call leaves only positives in the mask
-            labels[positive] = gts.labels[matched].long()
-        return AssignResult(len(gts), gt_inds, torch.zeros(priors, device=gt_inds.device), labels=labels)

@@ -231,7 +231,7 @@ def test_inference_with_a_distil_config_needs_no_teacher(teacher_checkpoint, tmp
     detector = init_detector(str(tmp_path / 'config.py'), path, device='cpu', palette='random')
     image = make_batch()['inputs'][0].permute(1, 2, 0).numpy()
     assert inference_detector(detector, image).pred_instances is not None
-    with pytest.raises(FileNotFoundError, match=r'gone\.pth'):
+    with pytest.raises(ConfigError, match=r'teacher\.checkpoint.*gone\.pth'):
         detector.init_weights()
 
 
