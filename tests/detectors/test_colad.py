@@ -11,7 +11,7 @@ from dense_detectors import dense_cfg
 from mmengine.config import Config, ConfigDict
 from mmengine.structures import InstanceData
 
-from kd_det.assignment import co_learning as module
+from kd_det.assignment import co_learning_rtmdet, co_learning_step
 from kd_det.errors import AssignmentMismatch, CheckpointMismatch, ConfigError
 from kd_det.plain import deployed_config, student_model
 
@@ -58,12 +58,12 @@ def value(losses, name):
 @pytest.fixture
 def decided(monkeypatch):
     """Every assignment that a CoLAD step makes, in order."""
-    seen, original = [], module._CoLearning.decide
+    seen, original = [], co_learning_step.CoLearningStep.decide
 
     def listen(self, *calls):
         seen.append(original(self, *calls))
         return seen[-1]
-    monkeypatch.setattr(module._CoLearning, 'decide', listen)
+    monkeypatch.setattr(co_learning_step.CoLearningStep, 'decide', listen)
     return seen
 
 
@@ -262,9 +262,9 @@ def test_rtmdet_prior_claimed_for_two_objects_goes_to_the_lower_cost():
     assigner = model.bbox_head.assigner
     costs = torch.tensor([[1., 9], [3, 2], [9, 1.5]])  # (V, G), already mixed
     overlaps = torch.full((3, 2), 0.9)  # 2.7 in sum: two priors each
-    call = module.Call('assigner', assigner, dict(
+    call = co_learning_rtmdet.Call('assigner', assigner, dict(
         pred_instances=list(range(4)), gt_instances=make_batch(objects=(2, 0))['data_samples'][0].gt_instances), {}, None)
-    matching = module._Matching(costs, overlaps, torch.tensor([True, True, False, True]))
+    matching = co_learning_rtmdet._Matching(costs, overlaps, torch.tensor([True, True, False, True]))
     result = model.terms[0].co_learning._result(call, matching)
     assert result.gt_inds.tolist() == [1, 2, 0, 2]  # the second is claimed by both: 2 < 3
 
@@ -346,9 +346,9 @@ def test_rtmdet_compares_priors_in_the_objects_own_box():
     costs = torch.ones(5, 3)
     costs[1, 0] = torch.inf
     call = SimpleNamespace(owner=SimpleNamespace(soft_center_radius=3.0), arguments=dict(
-        matching=module._Matching(costs, costs, torch.ones(5, dtype=torch.bool)),
+        matching=co_learning_rtmdet._Matching(costs, costs, torch.ones(5, dtype=torch.bool)),
         gt_instances=InstanceData(bboxes=boxes), pred_instances=InstanceData(priors=priors)))
-    found = module.RTMDetCoLearning._candidates(call)
+    found = co_learning_rtmdet.RTMDetCoLearning._candidates(call)
     assert found.T.tolist() == [[True, False, False, False, False], [False, False, True, True, False],
                                 [True, True, True, True, False]]
 
