@@ -23,17 +23,34 @@ def work_directory(path: str) -> Iterator[None]:
     if os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0')) != '0':
         yield
         return
-    os.makedirs(path, exist_ok=True)
-    handle = os.open(osp.join(path, NAME), os.O_RDWR | os.O_CREAT, 0o666)
+    handle = _held(path)
     try:
+        yield
+    except BaseException:
+        if os.listdir(path) == [NAME]:  # refused before anything was written: no trace is left
+            os.remove(osp.join(path, NAME))
+            os.rmdir(path)
+        raise
+    finally:
+        os.close(handle)
+
+
+def _held(path: str) -> int:
+    """An open, locked file in the folder, which is made if missing."""
+    lock = osp.join(path, NAME)
+    while True:
+        os.makedirs(path, exist_ok=True)
+        handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             who = os.pread(handle, 100, 0).decode(errors='replace').strip()
+            os.close(handle)
             raise ConfigError(f'--work-dir {path}: another run is training in it ({who}); wait for it, or give another '
                               'directory') from error
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, f'process {os.getpid()} on {os.uname().nodename}\n'.encode(), 0)
-        yield
-    finally:
-        os.close(handle)
+        with contextlib.suppress(FileNotFoundError):
+            if osp.samestat(os.stat(lock), os.fstat(handle)):
+                os.ftruncate(handle, 0)
+                os.pwrite(handle, f'process {os.getpid()} on {os.uname().nodename}\n'.encode(), 0)
+                return handle
+        os.close(handle)  # a refused run removed it in between
