@@ -4,9 +4,8 @@ from mmdet.models.dense_heads import PAAHead
 from torch import Tensor
 
 from ..errors import ConfigError
-from ..heads.batched_paa import levels_of, reassigned
 from .co_learning_step import CoLearningStep, Shares
-from .paa_separation import paa_positives
+from .paa_separation import levels_of, paa_positives, reassigned
 from .record import Call
 
 

@@ -4,6 +4,7 @@ Terms: a *candidate* is an anchor that the first, IoU-based assignment gave to a
 *cost* is its classification plus box loss. Needs nothing but torch.
 """
 import math
+from itertools import accumulate
 from typing import NamedTuple
 
 import torch
@@ -114,3 +115,25 @@ def paa_positives(costs: list[Tensor], gt_inds: list[Tensor], levels: list[Tenso
     positive = torch.zeros_like(flat_gts, dtype=torch.bool)  # (A,)
     positive[indices[chosen]] = True
     return list(positive.split(sizes))
+
+
+def levels_of(anchor_inds: Tensor, anchors: list[Tensor]) -> Tensor:
+    """Pyramid level (A,) of anchors given by their places among the anchors of all levels."""
+    ends = list(accumulate(len(level) for level in anchors))
+    return torch.bucketize(anchor_inds, anchor_inds.new_tensor(ends), right=True)
+
+
+def reassigned(positive: Tensor, label: Tensor, label_weight: Tensor, bbox_weight: Tensor, pos_inds: Tensor,
+               num_classes: int) -> tuple[Tensor, Tensor, Tensor, int]:
+    """What ``PAAHead.paa_reassign`` returns for an image whose positives are known.
+
+    Args:
+        positive: (A,), mask over the image's candidates.
+        label, label_weight, bbox_weight: of all anchors, from the first assignment; not changed.
+        pos_inds: (A,), the candidates' places among all anchors.
+    """
+    background = pos_inds[~positive]
+    label, bbox_weight = label.clone(), bbox_weight.clone()
+    label[background] = num_classes
+    bbox_weight[background] = 0
+    return label, label_weight.clone(), bbox_weight, len(pos_inds) - len(background)

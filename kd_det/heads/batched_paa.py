@@ -1,12 +1,11 @@
 """PAA head that fits the mixtures of all ground truths of all images at once."""
-from itertools import accumulate
 from typing import NamedTuple
 
 import torch
 from mmdet.models.dense_heads import PAAHead
 from torch import Tensor
 
-from ..assignment.paa_separation import paa_positives
+from ..assignment.paa_separation import levels_of, paa_positives, reassigned
 
 
 class _CostSet(NamedTuple):
@@ -112,28 +111,6 @@ class BatchedPAAHead(PAAHead):
 
     def _forget(self) -> None:
         self._first_assignment, self._waiting, self._positives = [], [], []
-
-
-def levels_of(anchor_inds: Tensor, anchors: list[Tensor]) -> Tensor:
-    """Pyramid level (A,) of anchors given by their places among the anchors of all levels."""
-    ends = list(accumulate(len(level) for level in anchors))
-    return torch.bucketize(anchor_inds, anchor_inds.new_tensor(ends), right=True)
-
-
-def reassigned(positive: Tensor, label: Tensor, label_weight: Tensor, bbox_weight: Tensor, pos_inds: Tensor,
-               num_classes: int) -> tuple[Tensor, Tensor, Tensor, int]:
-    """What ``PAAHead.paa_reassign`` returns for an image whose positives are known.
-
-    Args:
-        positive: (A,), mask over the image's candidates.
-        label, label_weight, bbox_weight: of all anchors, from the first assignment; not changed.
-        pos_inds: (A,), the candidates' places among all anchors.
-    """
-    background = pos_inds[~positive]
-    label, bbox_weight = label.clone(), bbox_weight.clone()
-    label[background] = num_classes
-    bbox_weight[background] = 0
-    return label, label_weight.clone(), bbox_weight, len(pos_inds) - len(background)
 
 
 def _same(image: _CostSet, known: _CostSet) -> bool:

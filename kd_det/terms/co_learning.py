@@ -6,12 +6,12 @@ from mmdet.models.detectors import SingleStageDetector
 from mmdet.registry import TASK_UTILS
 from torch import Tensor, nn
 
-from ..assignment.co_learning import co_learning
 from ..assignment.replay import replay
 from ..build import build
 from ..errors import ConfigError
 from ..heads.dense_outputs import check_same_priors
 from ..tap import replaced
+from .co_learning_heads import co_learning
 from .step import Step
 from .term import Term
 
@@ -30,7 +30,7 @@ class CoLearning(Term):
 
     Args:
         criterion (dict): see :mod:`kd_det.assignment.criteria`.
-        granularity (str | None): see :func:`kd_det.assignment.co_learning.co_learning`. None: the paper's code for PAA,
+        granularity (str | None): see :func:`kd_det.terms.co_learning_heads.co_learning`. None: the paper's code for PAA,
             per ground truth and pyramid level.
         **term: see :class:`kd_det.terms.term.Term`; both networks learn from the first epoch to the last.
 

@@ -22,12 +22,12 @@ from mmdet.models.dense_heads import DDODHead, PAAHead
 from mmdet.models.task_modules.assigners import DynamicSoftLabelAssigner, SimOTAAssigner, TaskAlignedAssigner
 from torch import nn
 
+from ..assignment.co_learning_paa import PAACoLearning
+from ..assignment.co_learning_rtmdet import RTMDetCoLearning
+from ..assignment.co_learning_step import Criterion
+from ..assignment.dynamic import dynamic_assigners
 from ..errors import ConfigError
 from ..heads.batched_paa import BatchedPAAHead
-from .co_learning_paa import PAACoLearning
-from .co_learning_rtmdet import RTMDetCoLearning
-from .co_learning_step import Criterion
-from .dynamic import dynamic_assigners
 
 REFUSED_ASSIGNERS: tuple[tuple[type, str], ...] = (
     (SimOTAAssigner, 'its costs carry a constant of 1e5 outside the objects\' centres, so std / mean and Fisher would '
