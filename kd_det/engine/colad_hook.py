@@ -16,7 +16,7 @@ from torch import Tensor
 from ..errors import ConfigError
 from ..files import save_whole
 from ..plain import deployed_config
-from .distill_hook import DistillHook, distiller_of, on_cpu
+from .distill_hook import DistillHook, distiller_of, on_cpu, synchronise
 
 PEER_SUFFIX = '_peer'
 
@@ -60,6 +60,7 @@ class CoLADHook(DistillHook):
             raise ConfigError(f'custom_hooks: {len(hooks)} EMAHooks; CoLAD works with one')
         for hook in hooks:
             model = distiller_of(runner)
+            synchronise(model)  # an average begins as a copy, and MMEngine has synchronised the first network alone
             self._twin = copy.copy(hook)
             for owner, network in ((hook, model.first_alone()), (self._twin, model.peer)):
                 owner.src_model = network

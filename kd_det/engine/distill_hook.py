@@ -38,9 +38,7 @@ class DistillHook(Hook):
         self._check_optimizer(model, runner)
         self._check_schedules(model, runner)
         self._check_views(model, runner)
-        for module in model.modules():
-            if isinstance(module, TrainingOnly):
-                module.synchronise()
+        synchronise(model)
 
     def _check_classes(self, model: Distiller, runner: Runner) -> None:
         names = runner.train_dataloader.dataset.metainfo.get('classes')
@@ -128,6 +126,13 @@ class DistillHook(Hook):
         resting = {name for term in model.terms if not term.schedule.factor() for name in term.names()}
         names = [name for name in model.distill_terms if name not in resting]
         self._watch.see(runner, names, outputs or {})
+
+
+def synchronise(model: Distiller) -> None:
+    """Rank 0's adapters and second network on all ranks."""
+    for module in model.modules():
+        if isinstance(module, TrainingOnly):
+            module.synchronise()
 
 
 def distiller_of(runner: Runner) -> Distiller:

@@ -6,12 +6,14 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from conftest import build, run_tool
 from dense_detectors import dense_cfg
 from mmdet.models.detectors import SingleStageDetector
+from mmengine.hooks import EMAHook
 
 from kd_det.compat.checkpoint import load
 from kd_det.engine import CoLADHook
@@ -90,6 +92,24 @@ def test_a_run_leaves_two_plain_checkpoints_and_resumes(kind, run_config, tmp_pa
         first_found, joint_found, own_found = detections.values()
         assert all(torch.equal(a, b) for a, b in zip(joint_found, own_found))
         assert any(a.shape != b.shape or not torch.equal(a, b) for a, b in zip(first_found, joint_found))
+
+
+def test_the_peers_average_begins_with_rank_0s_weights(monkeypatch):
+    """Ranks may draw the peer's weights apart; the copy that is averaged must be of the synchronised ones."""
+    from kd_det.training_only import TrainingOnly
+    model = build(colad('rtmdet'))
+
+    def from_rank_0(module):
+        for tensor in module.own_state_dict().values():
+            tensor.fill_(2)
+
+    monkeypatch.setattr(TrainingOnly, 'synchronise', from_rank_0)
+    average = EMAHook(momentum=0.1)
+    hook = CoLADHook()
+    hook.before_run(SimpleNamespace(model=model, hooks=[average, hook], save_checkpoint=lambda *_, **__: None))
+    assert all((p == 2).all() for p in model.peer.parameters())
+    assert all((p == 2).all() for p in hook._twin.ema_model.module.parameters())
+    assert not all((p == 2).all() for p in average.ema_model.module.parameters())
 
 
 def test_validation_runs_both_networks_on_the_same_images(run_config, tmp_path, monkeypatch):
