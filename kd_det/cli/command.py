@@ -1,5 +1,6 @@
 """How a command is parsed and run, and what its exit status means."""
 import argparse
+import os
 import pickle
 import sys
 from types import ModuleType
@@ -37,9 +38,14 @@ def call(command: ModuleType, arguments: list[str], prog: str | None = None, **d
 
 
 def guarded(prog: str, function, /, *arguments, **options) -> int:
-    """Call ``function``; bad input becomes one line and exit status 2, Ctrl-C 130."""
+    """Call ``function``; bad input becomes one line and exit status 2, Ctrl-C 130, a reader that has gone (``| head``) 141."""
     try:
-        return function(*arguments, **options)
+        status = function(*arguments, **options)
+        sys.stdout.flush()
+        return status
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more at its end
+        return 141
     except REFUSED as error:
         print(f'{prog}: {error}', file=sys.stderr)
         return 2

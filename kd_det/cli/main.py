@@ -10,7 +10,7 @@ A command is one file in this folder with
 and one line in :data:`COMMANDS`. A name of two words (``data digits``) is a command in a group.
 
 Exit status: 0 done; 1 an expected 'no', such as ``doctor`` finding something broken or a study with failed runs; 2 bad
-input, said in one line; 130 Ctrl-C.
+input, said in one line; 130 Ctrl-C; 141 whoever read the output has gone.
 """
 import argparse
 import sys

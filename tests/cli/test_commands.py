@@ -117,3 +117,15 @@ def test_amp_and_other_flags_are_checked_before_anything_is_written(tmp_path, mo
     with pytest.raises(ConfigError, match=r'end the name in \.pkl'):
         call(cli.test, [STUDENT, 'none.pth', '--out', 'detections.json'])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_reader_that_goes_is_no_traceback():
+    """As in ``kd-det configs | head -1``."""
+    with subprocess.Popen([sys.executable, '-c', 'import sys; from kd_det.cli.command import guarded\n'
+                           'sys.exit(guarded("kd-det", lambda: print("line\\n" * 100000)))'],
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as command:
+        command.stdout.readline()
+        command.stdout.close()
+        errors = command.stderr.read()
+        assert command.wait(timeout=120) == 141
+    assert 'Traceback' not in errors and 'Exception ignored' not in errors
