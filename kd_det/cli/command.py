@@ -38,7 +38,7 @@ def call(command: ModuleType, arguments: list[str], prog: str | None = None, **d
 
 
 def guarded(prog: str, function, /, *arguments, **options) -> int:
-    """Call ``function``; bad input becomes one line and exit status 2, Ctrl-C 130, a reader that has gone (``| head``) 141."""
+    """Call ``function``; bad input becomes a line and status 2, Ctrl-C 130, a reader that has gone (``| head``) 141."""
     try:
         status = function(*arguments, **options)
         sys.stdout.flush()
