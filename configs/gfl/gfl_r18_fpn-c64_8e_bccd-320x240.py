@@ -1,0 +1,7 @@
+# BCCD, the larger detector: GFL, ResNet-18, 64-channel FPN, 320x240.
+_base_ = ['../_base_/models/gfl_r18_fpn-c64_scratch.py', '../_base_/datasets/bccd_320x240.py',
+          '../_base_/schedules/adamw_8e.py', '../_base_/default_runtime.py']
+model = dict(
+    neck=dict(in_channels='auto'),
+    # objects are a third as large as on COCO's 1333x800, so are the anchors: 32 to 512 pixels, PAA's
+    bbox_head=dict(num_classes=3, anchor_generator=dict(octave_base_scale=4)))
