@@ -1,4 +1,5 @@
 """Listen in on a method or a layer while something else calls it."""
+import functools
 import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -34,6 +35,7 @@ def tap_method(owner: Any, name: str, on_return: Callable[[Any, dict[str, Any]],
     method = getattr(owner, name)
     signature = inspect.signature(method)
 
+    @functools.wraps(method)  # who listens to this call too sees the names of its arguments
     def listening(*args: Any, **kwargs: Any) -> Any:
         result = method(*args, **kwargs)
         bound = signature.bind(*args, **kwargs)

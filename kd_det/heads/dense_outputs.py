@@ -4,6 +4,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from mmdet.models.dense_heads import (
     AnchorHead,
     ATSSHead,
@@ -12,10 +13,12 @@ from mmdet.models.dense_heads import (
     GFLHead,
     PAAHead,
     RetinaHead,
+    RetinaSepBNHead,
     RTMDetHead,
     TOODHead,
     VFNetHead,
     YOLOFHead,
+    YOLOXHead,
 )
 from mmdet.structures.bbox import get_box_tensor
 from torch import Tensor, nn
@@ -52,11 +55,16 @@ def _decoded(head: nn.Module, rows: Tensor, priors: Tensor, strides: Tensor) -> 
     return rows * strides[:, None]
 
 
+def _offsets(head: nn.Module, rows: Tensor, priors: Tensor, strides: Tensor) -> Tensor:
+    """YOLOX: offsets (n, 2) of the center and logarithms (n, 2) of the size, in strides."""
+    return head._bbox_decode(torch.cat([priors[:, :2], strides[:, None].expand(-1, 2)], 1), rows)
+
+
 # the first class that fits counts: subclasses before what they derive from
 DECODERS: tuple[tuple[type, Decode | None], ...] = (
     (VFNetHead, None), (GFLHead, _distribution), (TOODHead, _decoded), (RTMDetHead, _pixel_distances),
     (FCOSHead, _distances), (PAAHead, _coded), (DDODHead, _coded), (ATSSHead, _coded), (RetinaHead, _coded),
-    (YOLOFHead, _coded))
+    (RetinaSepBNHead, _coded), (YOLOFHead, _coded), (YOLOXHead, _offsets))
 """How a head's regression output becomes boxes; None: not supported. Add a head of your own here."""
 
 
@@ -70,16 +78,19 @@ def decoder_of(head: nn.Module, key: str) -> Decode:
     if type(head) is AnchorHead:
         return _coded
     known = sorted(cls.__name__ for cls, decode in DECODERS if decode is not None)
-    raise ConfigError(f'{key}: how {type(head).__name__} encodes its boxes is not known; soft labels work for '
-                      f'{", ".join(known)} and their subclasses (others: kd_det.heads.dense_outputs.DECODERS)')
+    raise ConfigError(f'{key}: how {type(head).__name__} encodes its boxes is not known; known are '
+                      f'{", ".join(known)} and their '
+                      'subclasses (others: kd_det.heads.dense_outputs.DECODERS)')
 
 
 def score_factor_name(head: nn.Module) -> str | None:
-    """'iou' or 'centerness', what the head's third output estimates; None: it has none."""
+    """'iou', 'centerness' or 'objectness', what the head's third output estimates; None: it has none."""
     if isinstance(head, (GFLHead, TOODHead, RTMDetHead)):
         return None
     if isinstance(head, (PAAHead, DDODHead)):
         return 'iou'
+    if isinstance(head, YOLOXHead):
+        return 'objectness'
     return 'centerness' if isinstance(head, (ATSSHead, FCOSHead)) else None
 
 
@@ -88,11 +99,13 @@ class DenseOutputs:
     """A head's outputs on a batch of N images with P priors each.
 
     Attributes:
-        logits: (N, P, C), class logits.
+        logits: (N, P, C), class logits. YOLOX trains its classes on positives alone, so they mean nothing elsewhere: here
+            stand the logits of class score times objectness, its scores in prediction.
         regression: (N, P, R), as the head encodes boxes; float32 also under mixed precision.
-        factor: (N, P) logits of centerness or IoU, or None.
+        factor: (N, P) logits of centerness, IoU or objectness, or None.
         priors: (P, 4) anchors or (P, 2) points, pixels.
         strides: (P,), pixels.
+        level_sizes: priors per level, which add up to P.
     """
 
     head: nn.Module
@@ -102,15 +115,18 @@ class DenseOutputs:
     factor: Tensor | None
     priors: Tensor
     strides: Tensor
+    level_sizes: list[int]
 
     @classmethod
     def of(cls, head: nn.Module, decode: Decode, outputs: tuple) -> 'DenseOutputs':
         """From what the head's ``forward`` returned (training format)."""
-        anchors = head.num_base_priors if isinstance(head.num_base_priors, int) else head.num_base_priors[0]
+        anchors = head.prior_generator.num_base_priors[0]
         scores, boxes = (_flat(maps, anchors) for maps in outputs[:2])
         if isinstance(head, TOODHead):  # hands out probabilities
             scores = scores.float().clamp(1e-6, 1 - 1e-6).logit()
         factor = _flat(outputs[2], anchors).squeeze(-1) if score_factor_name(head) is not None else None
+        if isinstance(head, YOLOXHead):
+            scores = joint_logits(scores, factor.unsqueeze(-1))
         # 300 x 300 pixels are more than float16 can hold, and corners lose pixels in bfloat16
         boxes = boxes.to(torch.promote_types(boxes.dtype, torch.float32))
         sizes = [level.shape[-2:] for level in outputs[0]]
@@ -118,11 +134,28 @@ class DenseOutputs:
             sizes, dtype=boxes.dtype, device=boxes.device)]
         strides = torch.cat([boxes.new_full((len(level),), stride[0] if isinstance(stride, tuple) else stride)
                              for level, stride in zip(levels, head.prior_generator.strides)])
-        return cls(head, decode, scores, boxes, factor, torch.cat(levels), strides)
+        return cls(head, decode, scores, boxes, factor, torch.cat(levels), strides, [len(level) for level in levels])
 
     def boxes(self, image: int, index: Tensor | slice = slice(None)) -> Tensor:
         """Decoded boxes (n, 4), xyxy in pixels, of the priors ``index`` of one image."""
         return self.decode(self.head, self.regression[image, index], self.priors[index], self.strides[index])
+
+    def all_boxes(self) -> Tensor:
+        """Decoded boxes (N, P, 4), xyxy in pixels."""
+        images = len(self.regression)
+        rows = self.decode(self.head, self.regression.flatten(0, 1), self.priors.repeat(images, 1),
+                           self.strides.repeat(images))  # (N P, 4)
+        return rows.view(images, -1, 4)
+
+
+def joint_logits(one: Tensor, other: Tensor) -> Tensor:
+    """The logit of p = sigmoid(one) sigmoid(other), float32, exact in both tails and with a finite gradient::
+
+        log p = log s(a) + log s(b),   log(1 - p) = log(s(-a) + s(a) s(-b))
+    """
+    one, other = one.float(), other.float()
+    yes = F.logsigmoid(one)
+    return yes + F.logsigmoid(other) - torch.logaddexp(F.logsigmoid(-one), yes + F.logsigmoid(-other))
 
 
 def _flat(levels: list[Tensor], anchors: int) -> Tensor:

@@ -103,7 +103,8 @@ class EnsemblePass:
         boxes = self._mean([torch.stack([one.boxes(i) for i in range(images)]) for one in found])  # (N, P, 4)
         factor = None if any(one.factor is None for one in found) else self._mean([one.factor for one in found])
         lead = found[0]
-        return DenseOutputs(lead.head, _already_boxes, mixed, boxes, factor, lead.priors, lead.strides)
+        return DenseOutputs(lead.head, _already_boxes, mixed, boxes, factor, lead.priors, lead.strides,
+                            lead.level_sizes)
 
     def layer(self, path: str) -> list[Tensor]:
         """The members' levels, concatenated along channels."""

@@ -4,7 +4,8 @@ from typing import Any
 from torch import nn
 
 from ..errors import ConfigError
-from ..heads.dense_outputs import check_same_priors
+from ..heads.dense_outputs import DenseOutputs, check_same_priors, decoder_of
+from ..heads.dense_targets import DenseTargets, reader_of, targets_of
 from .step import Step
 
 
@@ -51,6 +52,51 @@ def check_dense_pair(key: str, student: nn.Module, source: Any, same_anchors: bo
     return head, theirs
 
 
-def student_outputs(step: Step) -> tuple:
-    """What the student's head returned in this step (a term asked for it by ``step.hear('dense', ...)``)."""
-    return step.hear('dense', step.student.bbox_head, 'forward')[0]['result']
+def check_targets(key: str, student: nn.Module) -> None:
+    """Whether it can be heard which priors the student's own loss makes positive (:func:`student_targets`).
+
+    Raises:
+        ConfigError: a head of which it is not known, or a student without its own losses.
+    """
+    reader_of(dense_head(student, 'model'), 'bbox_head')
+    if not getattr(student, 'ground_truth', True):
+        raise ConfigError(f'model.ground_truth: False, and {key} is divided by the positives of the student\'s assigner, '
+                          'which its own losses ask; set ground_truth=True')
+
+
+def hear_dense(step: Step) -> None:
+    """In ``around``: listen to what the student's head predicts."""
+    step.hear('dense', step.student.bbox_head, 'forward')
+
+
+def hear_targets(step: Step) -> None:
+    """In ``around``: listen to the predictions, and to how the student's own loss assigns labels."""
+    hear_dense(step)
+    _noted(step)
+
+
+def student_outputs(step: Step) -> DenseOutputs:
+    """In ``losses``: what the student's head said (:func:`hear_dense`); its graph is the student's own."""
+    head = step.student.bbox_head
+    return step.once('dense outputs', lambda: DenseOutputs.of(
+        head, decoder_of(head, 'bbox_head'), step.hear('dense', head, 'forward')[0]['result']))
+
+
+def student_targets(step: Step) -> DenseTargets:
+    """In ``losses``: positives, label weights and the normaliser of the student's assigner (:func:`hear_targets`)::
+
+        def check(self, student, source): check_targets(self.key, student)
+        def around(self, step): hear_targets(step)
+        def losses(self, step):
+            targets = student_targets(step)
+            loss = self.cls(student, teacher, weight=targets.label_weights.flatten(), avg_factor=targets.normaliser)
+    """
+    head, outputs = step.student.bbox_head, student_outputs(step)
+    return step.once('dense targets', lambda: targets_of(head, _noted(step), len(outputs.logits), outputs.level_sizes))
+
+
+def _noted(step: Step) -> dict[str, list]:
+    head = step.student.bbox_head
+    reader = reader_of(head, 'bbox_head')
+    return {branch: step.hear(f'targets.{branch}', owner, method, reader.note)
+            for branch, (owner, method) in reader.taps(head).items()}

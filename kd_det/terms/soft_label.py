@@ -9,10 +9,10 @@ from torch import Tensor, nn
 from ..arguments import boolean, fraction
 from ..build import checked
 from ..errors import ConfigError
-from ..heads.dense_outputs import DenseOutputs, decoder_of, score_factor_name
+from ..heads.dense_outputs import decoder_of, score_factor_name
 from ..sources.mixture import known_only
 from .compared import build_loss, is_off
-from .dense import check_dense_pair, dense_head, known_classes, student_outputs, uses_sigmoid
+from .dense import check_dense_pair, dense_head, hear_dense, known_classes, student_outputs, uses_sigmoid
 from .schedule import training_progress
 from .step import Step
 from .term import Term
@@ -30,7 +30,7 @@ class SoftLabel(Term):
         L_iou  = w_iou / Z * sum over S of FocalKL of the centerness or IoU branch
 
     For every head that :mod:`kd_det.heads.dense_outputs` can read, static assigners included (RetinaNet, ATSS, GFL,
-    FCOS, PAA, DDOD, TOOD, RTMDet).
+    FCOS, PAA, DDOD, TOOD, RTMDet, YOLOX).
 
     Args:
         cls (dict | None): class term, ``FocalKLLoss``; weight 10 alone, 2 beside LAD, gamma 0.5. Its
@@ -73,7 +73,7 @@ class SoftLabel(Term):
 
     def check(self, student: nn.Module, source: Any) -> None:
         head, theirs = dense_head(student, 'model'), dense_head(source.model, f'{source.key}.config')
-        self._decode = decoder_of(head, 'bbox_head')
+        decoder_of(head, 'bbox_head')
         decoder_of(theirs, f'{source.key}.config')
         check_dense_pair(self.key, student, source)
         factor, other = score_factor_name(head), score_factor_name(theirs)
@@ -128,7 +128,7 @@ class SoftLabel(Term):
         return [name + self.suffix for name, loss in named if loss is not None]
 
     def around(self, step: Step) -> None:
-        step.hear('dense', step.student.bbox_head, 'forward')
+        hear_dense(step)
 
     def adjust(self, step: Step, losses: dict[str, Any], factor: float) -> None:
         if self.anneal:
@@ -138,8 +138,7 @@ class SoftLabel(Term):
                 losses[name] = [v * weight for v in value] if isinstance(value, list) else value * weight
 
     def losses(self, step: Step) -> dict[str, Tensor]:
-        head, source = step.student.bbox_head, step.source(self.source)
-        student = DenseOutputs.of(head, self._decode, student_outputs(step))
+        source, student = step.source(self.source), student_outputs(step)
         with torch.no_grad():
             teacher = source.dense_outputs()
             if student.logits.shape != teacher.logits.shape:

@@ -28,6 +28,7 @@ class Step:
         self._openers: dict[str, Callable[[], Pass]] = {}
         self._stack = ExitStack()
         self._heard: dict[str, list] = {}
+        self._made: dict[str, Any] = {}
 
     def source(self, name: str) -> Pass:
         """The pass of a source; it is opened by whoever asks first."""
@@ -48,20 +49,30 @@ class Step:
         """For as long as the student runs."""
         return self._stack.enter_context(context)
 
-    def hear(self, key: str, owner: nn.Module, method: str) -> list[dict[str, Any]]:
-        """The calls of ``owner.method`` in this step: arguments by name, and ``result``. Listened to once per key."""
+    def hear(self, key: str, owner: nn.Module, method: str,
+             note: Callable[[Any, dict[str, Any]], Any] | None = None) -> list[Any]:
+        """The calls of ``owner.method`` in this step: arguments by name, and ``result``; or of each call what ``note``
+        makes of result and arguments, so that the rest can be freed. Listened to once per key."""
         if key not in self._heard:
-            calls: list[dict[str, Any]] = []
+            calls: list[Any] = []
             self._heard[key] = calls
+            note = note or (lambda result, arguments: {**arguments, 'result': result})
             self._stack.enter_context(tap_method(owner, method, lambda result, arguments: calls.append(
-                {**arguments, 'result': result})))
+                note(result, arguments))))
         return self._heard[key]
+
+    def once(self, key: str, make: Callable[[], Any]) -> Any:
+        """What several terms need of the student's step; made for whoever asks first."""
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]
 
     def close(self) -> None:
         """Let go of every tensor: closures hold the step, and features must not wait for the garbage collector."""
         self._openers.clear()
         self._passes.clear()
         self._heard.clear()
+        self._made.clear()
         self.captured.forget()
 
     # -- two-stage students -----------------------------------------------------------------------------------------
