@@ -1,10 +1,12 @@
-"""Where the configs and study files that ship with kd_det lie, and their names.
+"""Where the configs and study files that ship with kd_det lie, and their names; MMDetection's configs by theirs.
 
 They are in ``kd_det/.mim``, where MMEngine looks for the configs of a package that is named ``kd_det::...``: in a checkout
 links to the repository's own folders, in a wheel copies that its build made.
 """
 import fnmatch
 import os.path as osp
+from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 from mmengine.config import Config
@@ -13,20 +15,25 @@ from .errors import ConfigError
 
 FOLDER = Path(__file__).parent / '.mim'
 PREFIX = 'kd_det::'
+MMDET = 'mmdet::'
 
 
 def register() -> None:
-    """Make ``kd_det::`` in ``_base_`` mean the configs beside this file; idempotent.
+    """Make ``kd_det::`` in ``_base_`` mean the configs beside this file, and find ``mmdet::`` at once; idempotent.
 
     MMEngine's own rule asks the installed distribution where a package lies, which is wrong for an editable installation,
-    and puts ``_scope_='kd_det'`` into every dict of the base, a scope in which MMDetection's names are not found.
+    and puts ``_scope_='kd_det'`` into every dict of the base, a scope in which MMDetection's names are not found. For
+    ``mmdet::`` it parses MMDetection's hundred model pages each time, to find the file that the name spells out.
     """
     if hasattr(Config._get_cfg_path, 'knows_kd_det'):
         return
     original = Config._get_cfg_path
 
     def path_of(cfg_path: str, filename: str) -> tuple[str, str | None]:
-        return (config_file(cfg_path), None) if cfg_path.startswith(PREFIX) else original(cfg_path, filename)
+        found = config_file(cfg_path)
+        if cfg_path.startswith(PREFIX):
+            return found, None
+        return (found, 'mmdet') if cfg_path.startswith(MMDET) and found != cfg_path else original(cfg_path, filename)
     path_of.knows_kd_det = True
     Config._get_cfg_path = staticmethod(path_of)
 
@@ -35,8 +42,9 @@ def config_file(path: str) -> str:
     """The file that a config's name means.
 
     Args:
-        path: ``kd_det::<folder>/<name>.py``; or ``configs/<folder>/<name>.py``, as the shipped configs name their teachers:
-            below the current directory if it is there, else the shipped one. Anything else comes back unchanged.
+        path: ``kd_det::<folder>/<name>.py``; ``mmdet::<folder>/<name>.py`` of the installed MMDetection; or
+            ``configs/<folder>/<name>.py``, as the shipped configs name their teachers: below the current directory if it is
+            there, else the shipped one. Anything else, also a name that MMDetection does not have, comes back unchanged.
 
     Raises:
         ConfigError: ``kd_det::`` with a name that does not ship.
@@ -48,9 +56,19 @@ def config_file(path: str) -> str:
             found = FOLDER / 'configs' / path.removeprefix(prefix)
             if found.is_file():
                 return str(found)
+    if path.startswith(MMDET):
+        found = _mmdet_configs() / path.removeprefix(MMDET)
+        return str(found) if found.is_file() else path
     if path.startswith(PREFIX):
         raise ConfigError(f'config {path!r} does not ship; kd-det configs lists those that do')
     return path
+
+
+@cache
+def _mmdet_configs() -> Path:
+    """The folder that MMDetection's installation brings its configs in; a folder that is not there without MMDetection."""
+    spec = find_spec('mmdet')
+    return Path(spec.origin if spec and spec.origin else '').parent / '.mim' / 'configs'
 
 
 def shipped_configs(pattern: str = '') -> list[str]:

@@ -1,18 +1,13 @@
 """Tiny detectors of every kind that a hint can reach, from MMDetection's own settings."""
 from collections.abc import Callable
 
-from conftest import faster_rcnn_cfg
+from conftest import faster_rcnn_cfg, mmdet_model
 from dense_detectors import dense_cfg
 from mmengine.config import ConfigDict
-from mmengine.hub import get_config
 
 RESNET = dict(type='ResNet', depth=18, num_stages=4, norm_cfg=dict(type='BN', requires_grad=True), norm_eval=False,
               init_cfg=None)
 PREPROCESSOR = dict(type='DetDataPreprocessor', mean=[100.] * 3, std=[50.] * 3, pad_size_divisor=32)
-
-
-def _source(path: str) -> ConfigDict:
-    return ConfigDict(get_config(f'mmdet::{path}').model.to_dict())
 
 
 def _resnet(width: int, out_indices: tuple = (1, 2, 3)) -> dict:
@@ -24,7 +19,7 @@ def _widths(width: int) -> list[int]:
 
 
 def mask_rcnn(width: int) -> ConfigDict:
-    cfg, plain = _source('_base_/models/mask-rcnn_r50_fpn.py'), faster_rcnn_cfg(width=width)
+    cfg, plain = mmdet_model('_base_/models/mask-rcnn_r50_fpn.py'), faster_rcnn_cfg(width=width)
     cfg.data_preprocessor = dict(plain.data_preprocessor, pad_mask=True)
     for part in ('backbone', 'neck', 'rpn_head'):
         cfg[part] = plain[part]
@@ -36,7 +31,7 @@ def mask_rcnn(width: int) -> ConfigDict:
 
 
 def cascade_rcnn(width: int) -> ConfigDict:
-    cfg, plain = _source('_base_/models/cascade-rcnn_r50_fpn.py'), faster_rcnn_cfg(width=width)
+    cfg, plain = mmdet_model('_base_/models/cascade-rcnn_r50_fpn.py'), faster_rcnn_cfg(width=width)
     for part in ('backbone', 'neck', 'rpn_head', 'data_preprocessor'):
         cfg[part] = plain[part]
     cfg.roi_head.bbox_roi_extractor.out_channels = 16
@@ -47,7 +42,7 @@ def cascade_rcnn(width: int) -> ConfigDict:
 
 
 def sparse_rcnn(width: int) -> ConfigDict:
-    cfg = _source('sparse_rcnn/sparse-rcnn_r50_fpn_1x_coco.py')
+    cfg = mmdet_model('sparse_rcnn/sparse-rcnn_r50_fpn_1x_coco.py')
     cfg.update(backbone=_resnet(width, (0, 1, 2, 3)), data_preprocessor=dict(PREPROCESSOR))
     cfg.neck.update(in_channels=_widths(width), out_channels=16)
     cfg.rpn_head.update(num_proposals=8, proposal_feature_channel=16)
@@ -63,7 +58,7 @@ def sparse_rcnn(width: int) -> ConfigDict:
 
 
 def ssd(width: int) -> ConfigDict:
-    cfg = _source('ssd/ssdlite_mobilenetv2-scratch_8xb24-600e_coco.py')
+    cfg = mmdet_model('ssd/ssdlite_mobilenetv2-scratch_8xb24-600e_coco.py')
     cfg.data_preprocessor.pad_size_divisor = 32
     cfg.backbone.update(widen_factor=0.25 if width == 8 else 0.5, norm_cfg=dict(type='BN'), init_cfg=None)
     channels = (24, 1280) if width == 8 else (48, 1280)
@@ -73,7 +68,7 @@ def ssd(width: int) -> ConfigDict:
 
 
 def centernet(width: int) -> ConfigDict:
-    cfg = _source('centernet/centernet_r18_8xb16-crop512-140e_coco.py')
+    cfg = mmdet_model('centernet/centernet_r18_8xb16-crop512-140e_coco.py')
     cfg.update(backbone=_resnet(width, (0, 1, 2, 3)), data_preprocessor=dict(PREPROCESSOR))
     cfg.neck.update(in_channels=8 * width, num_deconv_filters=(32, 16, 8))
     cfg.bbox_head.update(num_classes=2, in_channels=8, feat_channels=8)
@@ -90,7 +85,7 @@ def _attention(layer: dict, width: int = 16) -> None:
 
 
 def detr(width: int) -> ConfigDict:
-    cfg = _source('detr/detr_r50_8xb2-150e_coco.py')
+    cfg = mmdet_model('detr/detr_r50_8xb2-150e_coco.py')
     cfg.update(backbone=_resnet(width, (3,)), num_queries=8, data_preprocessor=dict(PREPROCESSOR))
     cfg.neck.update(in_channels=[8 * width], out_channels=16)
     for part in (cfg.encoder, cfg.decoder):
@@ -115,13 +110,13 @@ def _deformable(cfg: ConfigDict, width: int, dims: int = 16) -> ConfigDict:
 
 
 def deformable_detr(width: int) -> ConfigDict:
-    cfg = _source('deformable_detr/deformable-detr_r50_16xb2-50e_coco.py')
+    cfg = mmdet_model('deformable_detr/deformable-detr_r50_16xb2-50e_coco.py')
     return _deformable(cfg, width)
 
 
 def dino(width: int) -> ConfigDict:
     # MMDetection's decoder encodes reference points in 2 x 256 numbers, whatever the width
-    cfg = _deformable(_source('dino/dino-4scale_r50_8xb2-12e_coco.py'), width, 256)
+    cfg = _deformable(mmdet_model('dino/dino-4scale_r50_8xb2-12e_coco.py'), width, 256)
     cfg.dn_cfg.group_cfg.num_dn_queries = 4
     return cfg
 

@@ -1,5 +1,7 @@
 """Fixtures: tiny detectors and batches, made here, so that tests need neither data nor network."""
 import contextlib
+import copy
+import functools
 import logging
 import os
 
@@ -32,11 +34,24 @@ def pytest_collection_modifyitems(config, items):
 CLASSES = ('disc', 'square')
 
 
+@functools.cache
+def _mmdet_model(path: str) -> dict:
+    from mmengine.config import Config
+
+    from kd_det.shipped import config_file
+    return Config.fromfile(config_file(f'mmdet::{path}')).model.to_dict()
+
+
+def mmdet_model(path: str):
+    """The model of one of MMDetection's configs, as a ConfigDict of one's own; each file is read once."""
+    from mmengine.config import ConfigDict
+    return ConfigDict(copy.deepcopy(_mmdet_model(path)))
+
+
 def faster_rcnn_cfg(width: int = 8, channels: int = 16, num_classes: int = 2, depth: int = 18, **model) -> dict:
     """A Faster R-CNN that takes milliseconds a step; the plain student or teacher of the tests."""
     from mmengine.config import ConfigDict
-    from mmengine.hub import get_config
-    cfg = get_config('mmdet::_base_/models/faster-rcnn_r50_fpn.py').model
+    cfg = mmdet_model('_base_/models/faster-rcnn_r50_fpn.py')
     widths = [width * 2**i for i in range(4)]
     if depth >= 50:
         widths = [4 * w for w in widths]

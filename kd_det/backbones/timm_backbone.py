@@ -1,6 +1,7 @@
 """Any timm model with feature maps as an MMDetection backbone."""
 from typing import Any
 
+import torch
 from mmengine.logging import print_log
 from mmengine.model import BaseModule
 from torch import Tensor, nn
@@ -102,7 +103,8 @@ class TimmBackbone(BaseModule):
     def _warn_of_fixed_size(self, net: nn.Module, size: tuple[int, int, int]) -> None:
         other = (size[0], 2 * size[1] // 32 * 32 + 64, size[2] // 32 * 32 + 96)
         try:
-            dependencies(net, other)
+            with torch.no_grad():
+                maps_of(net, torch.zeros(2, *other, device='meta'))
         except (RuntimeError, AssertionError, ValueError) as error:
             print_log(f'TimmBackbone {self.model_name} takes images of {size[2]}x{size[1]} pixels, not of '
                       f'{other[2]}x{other[1]} ({error}). Resize all images to a size that it takes (keep_ratio=False), '

@@ -1,6 +1,7 @@
 """timm's models as feature extractors: made, and asked which map depends on which parameter."""
 import difflib
 import inspect
+from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
@@ -100,16 +101,26 @@ def maps_of(net: nn.Module, images: Tensor) -> list[Tensor]:
 
 
 def dependencies(net: nn.Module, size: tuple[int, ...]) -> list[frozenset[str]]:
-    """For each feature map, the names of the parameters that it depends on, by automatic differentiation.
+    """For each feature map, the names of the parameters that it depends on: what autograd's graph ends in.
 
     Args:
         net: an :func:`extractor` on the meta device, so that nothing is computed.
         size: (C, H, W) of an image that it takes.
     """
-    named = dict(net.named_parameters())
+    names = {id(parameter): name for name, parameter in net.named_parameters()}
     net.train()
-    found = []
-    for one in maps_of(net, torch.zeros(2, *size, device='meta')):
-        gradients = torch.autograd.grad(one.sum(), list(named.values()), retain_graph=True, allow_unused=True)
-        found.append(frozenset(name for name, gradient in zip(named, gradients) if gradient is not None))
-    return found
+    return [frozenset(names[id(leaf)] for leaf in _leaves(one) if id(leaf) in names)
+            for one in maps_of(net, torch.zeros(2, *size, device='meta'))]
+
+
+def _leaves(result: Tensor) -> Iterator[Tensor]:
+    """The tensors that would get a gradient from ``result``, without computing one."""
+    waiting, seen = [result.grad_fn], set()
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if hasattr(node, 'variable'):  # AccumulateGrad
+            yield node.variable
+        waiting.extend(before for before, _ in node.next_functions)

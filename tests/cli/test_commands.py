@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from mmengine.config import Config
+from mmengine.hub import get_config
 
 from kd_det.cli import main as cli
 from kd_det.cli.command import call
@@ -85,6 +86,20 @@ def test_a_file_here_comes_before_the_shipped_one(tmp_path, monkeypatch):
     Path(name).write_text('model = dict(type="Mine")\n')
     assert load_config(name).model.type == 'Mine'
     assert Config.fromfile(name).model.type == 'Mine'
+
+
+def test_mmdetections_configs_are_found_by_name_without_its_model_pages(tmp_path, monkeypatch):
+    name = 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'
+    slow = get_config(name)
+    monkeypatch.setattr('mmengine.config.utils.load', None)  # what reads the pages
+    child = tmp_path / 'mine_r50.py'
+    child.write_text(f"_base_ = '{name}'\nmodel = dict(neck=dict(num_outs=4))\n")
+    assert load_config(name).to_dict() == slow.to_dict()
+    inherited = load_config(str(child))
+    assert inherited.model.neck.num_outs == 4 and str(inherited.to_dict()).count("'_scope_': 'mmdet'") > 20  # as MMEngine
+    assert inherited.train_dataloader.batch_size == slow.train_dataloader.batch_size
+    with pytest.raises(Exception, match='no-such'):
+        load_config('mmdet::faster_rcnn/no-such_r50.py')
 
 
 def test_study_files_have_names():
