@@ -3,6 +3,7 @@
 They are in ``kd_det/.mim``, where MMEngine looks for the configs of a package that is named ``kd_det::...``: in a checkout
 links to the repository's own folders, in a wheel copies that its build made.
 """
+import difflib
 import fnmatch
 import os.path as osp
 from functools import cache
@@ -44,10 +45,10 @@ def config_file(path: str) -> str:
     Args:
         path: ``kd_det::<folder>/<name>.py``; ``mmdet::<folder>/<name>.py`` of the installed MMDetection; or
             ``configs/<folder>/<name>.py``, as the shipped configs name their teachers: below the current directory if it is
-            there, else the shipped one. Anything else, also a name that MMDetection does not have, comes back unchanged.
+            there, else the shipped one. Anything else comes back unchanged.
 
     Raises:
-        ConfigError: ``kd_det::`` with a name that does not ship.
+        ConfigError: ``kd_det::`` with a name that does not ship, ``mmdet::`` with one that MMDetection does not have.
     """
     if osp.exists(path):
         return path
@@ -56,9 +57,14 @@ def config_file(path: str) -> str:
             found = FOLDER / 'configs' / path.removeprefix(prefix)
             if found.is_file():
                 return str(found)
-    if path.startswith(MMDET):
+    if path.startswith(MMDET) and _mmdet_configs().is_dir():
         found = _mmdet_configs() / path.removeprefix(MMDET)
-        return str(found) if found.is_file() else path
+        if not found.is_file():
+            names = [each.name for each in found.parent.glob('*.py')] or [each.name for each in _mmdet_configs().iterdir()]
+            close = difflib.get_close_matches(found.name if found.parent.is_dir() else found.parent.name, names, n=3)
+            raise ConfigError(f'config {path!r}: the installed MMDetection has no such config'
+                              + (f'; did you mean {" or ".join(close)}?' if close else ''))
+        return str(found)
     if path.startswith(PREFIX):
         raise ConfigError(f'config {path!r} does not ship; kd-det configs lists those that do')
     return path
