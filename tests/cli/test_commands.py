@@ -98,7 +98,7 @@ def test_mmdetections_configs_are_found_by_name_without_its_model_pages(tmp_path
     inherited = load_config(str(child))
     assert inherited.model.neck.num_outs == 4 and str(inherited.to_dict()).count("'_scope_': 'mmdet'") > 20  # as MMEngine
     assert inherited.train_dataloader.batch_size == slow.train_dataloader.batch_size
-    with pytest.raises(ConfigError, match='no such config; did you mean .*faster-rcnn_r50_fpn_1x_coco.py'):
+    with pytest.raises(ConfigError, match=r'no such config; did you mean .*faster-rcnn_r50_fpn_1x_coco\.py'):
         load_config('mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_cocoo.py')
     with pytest.raises(ConfigError, match='did you mean faster_rcnn'):
         load_config('mmdet::fastr_rcnn/faster-rcnn_r50_fpn_1x_coco.py')
