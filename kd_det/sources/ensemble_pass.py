@@ -27,6 +27,7 @@ class EnsemblePass:
         self.passes, self.maps, self.known, self.confidence = passes, maps, known, confidence
         self.partial = any(where is not None for where in maps)
         self._weights = torch.ones(len(passes), 1) if weights is None else weights
+        self._dense: DenseOutputs | None = None
 
     @property
     def model(self) -> nn.Module:
@@ -94,17 +95,30 @@ class EnsemblePass:
         return total.flatten(1)
 
     def dense_outputs(self) -> DenseOutputs:
-        """Logits over the student's classes; boxes are decoded, and averaged in pixels; so are logits of the third
-        branch."""
-        found = [one.dense_outputs() for one in self.passes]
+        """Logits over the student's classes; decoded boxes and logits of the third branch as means over members. Where
+        members know different classes, each counts at a prior by the surest of its own classes: who sees none of its
+        objects there has little to say about the box."""
+        if self._dense is None:
+            self._dense = self._mixed_dense([one.dense_outputs() for one in self.passes])
+        return self._dense
+
+    def _mixed_dense(self, found: list[DenseOutputs]) -> DenseOutputs:
         images, priors = found[0].logits.shape[:2]
         sigmoid = bool(getattr(self.model.bbox_head, 'use_sigmoid_cls', True))
         mixed = self.mixed([one.logits.flatten(0, 1) for one in found], sigmoid).view(images, priors, -1)
-        boxes = self._mean([torch.stack([one.boxes(i) for i in range(images)]) for one in found])  # (N, P, 4)
-        factor = None if any(one.factor is None for one in found) else self._mean([one.factor for one in found])
+        shares = self._by_prior([one.logits for one in found], sigmoid) if self.partial else self._members().tolist()
+        boxes = sum(w.unsqueeze(-1) * one.all_boxes() if self.partial else w * one.all_boxes()
+                    for w, one in zip(shares, found))  # (N, P, 4)
+        factor = None if any(one.factor is None for one in found) else sum(w * one.factor for w, one in zip(shares, found))
         lead = found[0]
         return DenseOutputs(lead.head, _already_boxes, mixed, boxes, factor, lead.priors, lead.strides,
                             lead.level_sizes)
+
+    def _by_prior(self, answers: list[Tensor], sigmoid: bool) -> Tensor:
+        """(M, N, P), adding up to 1: weight of the member times its largest object probability."""
+        sure = [(z.float().sigmoid() if sigmoid else z.float().softmax(-1)[..., :-1]).amax(-1) for z in answers]
+        share = torch.stack([w * one for w, one in zip(self._members().tolist(), sure)])
+        return share / share.sum(0).clamp(min=torch.finfo(share.dtype).tiny)
 
     def layer(self, path: str) -> list[Tensor]:
         """The members' levels, concatenated along channels."""

@@ -83,8 +83,8 @@ class Pass:
 
     def dense_outputs(self) -> DenseOutputs:
         """What the dense head says, in one form for all heads."""
-        head = self.model.bbox_head
-        return DenseOutputs.of(head, decoder_of(head, 'bbox_head'), self.dense())
+        head, outputs = self.model.bbox_head, self.dense()
+        return self.once('dense outputs', lambda: DenseOutputs.of(head, decoder_of(head, 'bbox_head'), outputs))
 
     def layer(self, path: str) -> list[Tensor]:
         """The outputs of a layer, per level; runs what it belongs to, unless that has run already."""

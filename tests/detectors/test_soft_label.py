@@ -5,7 +5,7 @@ import functools
 import pytest
 import torch
 from conftest import build, losses_of, make_batch, save_checkpoint, total
-from dense_detectors import dense_cfg
+from dense_detectors import dense_cfg, stirred
 from mmdet.structures.bbox import bbox_overlaps
 from mmengine.config import ConfigDict
 from mmengine.logging import MessageHub
@@ -27,18 +27,6 @@ def epoch():
     hub.update_info('epoch', 100)
     yield
     hub.update_info('epoch', before if before is not None else 0)
-
-
-def stirred(model):
-    """Fresh heads all predict the same; these do not, and their boxes are of the objects' size."""
-    with torch.no_grad():
-        for parameter in model.bbox_head.parameters():
-            parameter += 0.05 * torch.randn_like(parameter)
-        for layer in getattr(model.bbox_head, 'rtm_reg', ()):
-            layer.bias += 2
-        if type(model.bbox_head).__name__ == 'FCOSHead':
-            model.bbox_head.conv_reg.bias += 2.5
-    return model
 
 
 @pytest.fixture(scope='module')

@@ -1,0 +1,128 @@
+"""What terms on whole dense predictions have in common: classes, boxes and the branch beside them."""
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import ConfigError
+from ..heads.dense_outputs import DenseOutputs, decoder_of, score_factor_name
+from ..sources.mixture import known_only
+from .compared import build_loss, is_off
+from .dense import check_dense_pair, dense_head, hear_dense, known_classes, uses_sigmoid
+from .step import Step
+from .term import Term
+
+KINDS = dict(cls='scores', bbox='decoded boxes', score_factor='scores')
+
+
+class DensePrediction(Term):
+    """A term of up to three parts, each with a loss of its own: the classes, the decoded boxes, and the branch beside the
+    classes (centerness, IoU or objectness), prior by prior.
+
+    Args:
+        cls (dict | None): a loss on class logits. None or weight 0: off; without ``type`` the term's own.
+        bbox (dict | None): an IoU loss on decoded boxes.
+        score_factor (dict | None | 'auto'): a loss on the logits of the third branch. 'auto': where both heads have the
+            same one.
+        **term: see :class:`kd_det.terms.term.Term`.
+
+    Attributes:
+        tag: ends the names of its losses in the log.
+        cls, bbox, score_factor: the losses; None where a part is off.
+        factor_name: what the third branch estimates; None: there is none.
+    """
+
+    needs_labels = True
+    takes_several = True
+    compares_classes = True
+    tag: str
+
+    def __init__(self, cls: dict | str | None = 'auto', bbox: dict | str | None = 'auto',
+                 score_factor: dict | str | None = 'auto', **term: Any) -> None:
+        super().__init__(**term)
+        self._cfgs = dict(cls=cls, bbox=bbox, score_factor=score_factor)
+        for part, cfg in self._cfgs.items():
+            if cfg is not None and cfg != 'auto' and not isinstance(cfg, dict):
+                raise ConfigError(f'{self.key}.{part}: found {cfg!r}; a dict or None is expected')
+        self.cls = self.bbox = self.score_factor = None
+        self.factor_name: str | None = None
+
+    @property
+    def off(self) -> bool:
+        return all(is_off(cfg) for cfg in self._cfgs.values())
+
+    def defaults(self, use_sigmoid: bool) -> dict[str, dict]:
+        """The losses of the method, by part, for heads that score with a sigmoid or with a softmax."""
+        raise NotImplementedError
+
+    # -- before training --------------------------------------------------------------------------------------------
+    def check(self, student: nn.Module, source: Any) -> None:
+        head, theirs = dense_head(student, 'model'), dense_head(source.model, f'{source.key}.config')
+        decoder_of(head, 'bbox_head')
+        decoder_of(theirs, f'{source.key}.config')
+        check_dense_pair(self.key, student, source)
+        factor, other = score_factor_name(head), score_factor_name(theirs)
+        cfgs = dict(self._cfgs)
+        if cfgs['score_factor'] == 'auto':
+            cfgs['score_factor'] = {} if factor is not None and factor == other else None
+        elif not is_off(cfgs['score_factor']) and (factor is None or factor != other):
+            raise ConfigError(f'{self.key}.score_factor: the student\'s {type(head).__name__} has {factor}, the teacher\'s '
+                              f'{type(theirs).__name__} {other}; score_factor=None leaves the term out')
+        self.factor_name, self._sigmoid = factor, uses_sigmoid(head)
+        for part, default in self.defaults(self._sigmoid).items():
+            cfg = {} if cfgs[part] == 'auto' else cfgs[part]
+            setattr(self, part, None if is_off(cfg) else build_loss(f'{self.key}.{part}', cfg, default, KINDS[part]))
+        if getattr(self.cls, 'use_sigmoid', self._sigmoid) != self._sigmoid:
+            raise ConfigError(f'{self.key}.cls.use_sigmoid: {type(head).__name__} scores with a '
+                              f'{"sigmoid" if self._sigmoid else "softmax"}; leave it out')
+        self._check_classes(head, theirs, source)
+
+    def _check_classes(self, head: nn.Module, theirs: nn.Module, source: Any) -> None:
+        if self.cls is None:
+            return
+        ours, others = (uses_sigmoid(one) for one in (head, theirs))
+        if known_classes(source, head.num_classes) != theirs.num_classes or ours != others:
+            raise ConfigError(f'{self.key}.cls: the student scores {head.num_classes} classes with a '
+                              f'{"sigmoid" if ours else "softmax"}, the teacher {theirs.num_classes} with a '
+                              f'{"sigmoid" if others else "softmax"}; bbox_head.num_classes and '
+                              'bbox_head.loss_cls.use_sigmoid must agree')
+
+    def names(self) -> list[str]:
+        return [f'loss_{what}_{self.tag}{self.suffix}' for what, _ in self.parts()]
+
+    def parts(self) -> list[tuple[str, nn.Module]]:
+        """(name in the log, loss) of the parts that are on."""
+        parts = (('cls', self.cls), ('bbox', self.bbox), (self.factor_name, self.score_factor))
+        return [(name, loss) for name, loss in parts if loss is not None]
+
+    # -- the step ---------------------------------------------------------------------------------------------------
+    def around(self, step: Step) -> None:
+        hear_dense(step)
+
+    def named(self, cls: Tensor | None, bbox: Tensor | None, factor: Tensor | None) -> dict[str, Tensor]:
+        """The losses by their names in the log; None: off."""
+        values = dict(cls=cls, bbox=bbox)
+        return {f'loss_{what}_{self.tag}{self.suffix}': values.get(what, factor) for what, _ in self.parts()}
+
+    def teacher_outputs(self, student: DenseOutputs, source: Any) -> DenseOutputs:
+        """What the source says about the student's priors."""
+        with torch.no_grad():
+            teacher = source.dense_outputs()
+        if student.logits.shape != teacher.logits.shape:
+            raise RuntimeError(f'the student scores {tuple(student.logits.shape)} (images, priors, classes), the '
+                               f'teacher {tuple(teacher.logits.shape)}; both need the same padding '
+                               '(data_preprocessor.pad_size_divisor)')
+        return teacher
+
+    def compare_classes(self, student: Tensor, teacher: Tensor, known: Tensor | None, avg_factor: Tensor,
+                        weight: Tensor | None = None) -> Tensor:
+        """The class part over logits (N, P, C), weights (N, P), of the classes that the source speaks about."""
+        ours, soft = (known_only(logits.flatten(0, 1), known, self._sigmoid) for logits in (student, teacher))
+        weight = None if weight is None else weight.flatten()
+        return self.cls(ours, soft, weight=weight, avg_factor=avg_factor)
+
+    def compare_boxes(self, student: Tensor, teacher: Tensor, weight: Tensor, avg_factor: Tensor) -> Tensor:
+        """The box part over boxes (n, 4), xyxy, and weights (n,). Boxes turned inside out, which RTMDet's distances can be,
+        have no IoU and are left out: a loss on them falls without end."""
+        upright = ((student[:, 2:] >= student[:, :2]) & (teacher[:, 2:] >= teacher[:, :2])).all(1)  # (n,)
+        return self.bbox(student, teacher, weight=weight * upright, avg_factor=avg_factor)
