@@ -3,11 +3,12 @@ from .assignment import LabelAssignment
 from .class_balanced import ClassBalancedDistillation
 from .co_learning import CoLearning
 from .hint import Hint
+from .ld import LD
 from .prediction import BCKD
 from .rcnn import RCNNDistillation
 from .rpn import RPNDistillation
 from .soft_label import SoftLabel
 from .term import Term
 
-__all__ = ['BCKD', 'ClassBalancedDistillation', 'CoLearning', 'Hint', 'LabelAssignment', 'RCNNDistillation',
+__all__ = ['BCKD', 'LD', 'ClassBalancedDistillation', 'CoLearning', 'Hint', 'LabelAssignment', 'RCNNDistillation',
            'RPNDistillation', 'SoftLabel', 'Term']

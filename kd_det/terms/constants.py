@@ -71,6 +71,18 @@ Sources: Cao et al. 2022 (PKD), Shu et al. 2021 (CWD), Yang et al. 2022 (FGD; MG
 them or, for PKD and CWD, with MMRazor and MMYOLO.
 """
 
+LOCALISATION: dict[str, Constants] = {
+    'GFL': Constants(dict(
+        main=dict(type='DistributionKLLoss', temperature=10.0, loss_weight=0.25),
+        # released as 0.25 with a sum over edges that is divided by 16; all other sums over edges are divided by 4
+        vlr=dict(type='DistributionKLLoss', temperature=10.0, loss_weight=0.0625),
+        cls=dict(type='KnowledgeDistillationKLDivLoss', T=2, loss_weight=10.0)), of='GFL'),
+}
+"""Kind of student -> losses of LD by its parts. Other heads with distributions get GFL's.
+
+Source: Zheng et al. 2022 and the configurations and the head released with it.
+"""
+
 # the nearest of these in the order of a head's base classes says what the student is
 KINDS: dict[str, str | None] = {
     'RetinaHead': 'RetinaNet', 'GFLHead': 'GFL', 'FCOSHead': 'FCOS', 'RepPointsHead': 'RepPoints', 'RTMDetHead': 'RTMDet',
@@ -118,6 +130,12 @@ def constants_for(key: str, cfg: dict, layer: str, student: nn.Module) -> Consta
         raise ConfigError(f'{key}.loss.{missing[0]}: not given, and {name} has no published constants for a student with '
                           f'{head}; give {", ".join(missing)}')
     return None
+
+
+def localisation_constants(student: nn.Module) -> Constants:
+    """Of LD, for a student whose head predicts distributions."""
+    kind, head = student_kind(student)
+    return LOCALISATION.get(kind) or _borrowed(LOCALISATION['GFL'], head)
 
 
 def _borrowed(row: Constants, head: str) -> Constants:
