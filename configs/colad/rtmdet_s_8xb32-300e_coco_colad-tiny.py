@@ -4,3 +4,4 @@ model = dict(
     type='CoLAD',
     peer=dict(config='mmdet::rtmdet/rtmdet_tiny_8xb32-300e_coco.py', checkpoint=None),
     criterion=dict(type='StdMeanCriterion'))
+auto_scale_lr = dict(base_batch_size=256)  # 8 GPUs of 32 images; the 16 that it inherits is of the 1x schedule

@@ -17,7 +17,7 @@ from ..terms.step import Step
 from ..terms.term import Term
 from ..training_only import TrainingOnly
 from ..weights import load_whole
-from .combined import combined, restored
+from .combined import check_student, combined, restored
 from .watch import FirstSteps
 
 
@@ -54,6 +54,7 @@ class Distiller:
     def __init__(self, *args: Any, student_type: str | type | None = None, teacher: dict | None = None,
                  sources: dict | None = None, terms: list[dict] | tuple = (), ground_truth: bool = True,
                  **student: Any) -> None:
+        check_student(type(self), args, student)
         super().__init__(*args, **student)
         self.ground_truth = checked('model.ground_truth', boolean, ground_truth)
         self.sources = self._build_sources(teacher, sources)

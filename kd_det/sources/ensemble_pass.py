@@ -34,9 +34,6 @@ class EnsemblePass:
         """The first member's: boxes are in its encoding."""
         return self.passes[0].model
 
-    def rois(self) -> list[Tensor]:
-        return self.passes[0].rois()
-
     def _members(self) -> Tensor:
         """(M,) of members, whatever the class; adds up to 1."""
         share = self._weights / self._weights.sum(0).clamp(min=1e-12)
@@ -76,9 +73,9 @@ class EnsemblePass:
         mixed = softmax_mixture(rows, weights, [None] * len(rows))
         return mixed.view(shape[0], *shape[2:], shape[1]).permute(0, 3, 1, 2)
 
-    def rcnn(self, stage: int, rois: Tensor) -> dict[str, Tensor]:
+    def rcnn(self, stage: int, asked: int) -> dict[str, Tensor]:
         """``cls_score`` (R, C + 1) over the student's classes and ``bbox_pred``, (R, 4) or (R, 4 C)."""
-        answers = [one.rcnn(stage, rois) for one in self.passes]
+        answers = [one.rcnn(stage, asked) for one in self.passes]
         mixed = self.mixed([answer['cls_score'] for answer in answers], False)
         agnostic = box_heads(self.model)[stage].reg_class_agnostic
         boxes = [answer['bbox_pred'].float() for answer in answers]

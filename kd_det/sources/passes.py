@@ -65,12 +65,13 @@ class Pass:
 
     def rois(self) -> list[Tensor]:
         """The RoIs (R, 5) of each R-CNN stage that ran in the student, in this network's pixels."""
-        return self._rois() if self._rois is not None else []
+        return self.once('rois', self._rois) if self._rois is not None else []
 
-    def rcnn(self, stage: int, rois: Tensor) -> dict[str, Tensor]:
-        """``cls_score`` (R, classes + 1) and ``bbox_pred`` of one R-CNN stage for RoIs (R, 5) in its own pixels."""
-        features = self.features
-        return self.once(('rcnn', stage), lambda: box_forward(self.model, stage, features, rois))
+    def rcnn(self, stage: int, asked: int) -> dict[str, Tensor]:
+        """``cls_score`` (R, classes + 1) and ``bbox_pred`` that R-CNN stage ``stage`` of this network gives for the RoIs
+        of stage ``asked`` of the student."""
+        features, rois = self.features, self.rois()[asked]
+        return self.once(('rcnn', stage, asked), lambda: box_forward(self.model, stage, features, rois))
 
     def dense(self) -> tuple:
         """What the dense head gives in training: its forward's outputs, per level."""
@@ -94,8 +95,8 @@ class Pass:
         elif part == 'rpn_head':
             self.rpn()
         elif part == 'roi_head':
-            for stage, rois in enumerate(self.rois()):
-                self.rcnn(stage, rois)
+            for stage in range(len(self.rois())):
+                self.rcnn(stage, stage)
         elif isinstance(self.model, DetectionTransformer):
             features = self.features
             head_inputs = self.once('transformer', lambda: head_features(self.model, features, self.samples))

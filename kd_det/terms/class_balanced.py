@@ -64,7 +64,10 @@ class ClassBalancedDistillation(Hint):
                 losses[name] = losses[name] * (1 - factor * self.alpha)
 
     def losses(self, step: Step) -> dict[str, Tensor]:
-        ours, theirs = step.captured.levels(self.layer), step.source(self.source).layer(self.teacher_layer)
+        ours = step.captured.levels(self.layer)
+        if not ours:
+            return super().losses(step)
+        theirs = step.source(self.source).layer(self.teacher_layer)
         total = 0
         for loss, adapter, (i, j) in zip(self._losses, self.adapters, self.pairs):
             call = step.rcnn_call(i if len(box_heads(step.student)) > 1 else 0)

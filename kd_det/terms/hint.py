@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ..build import build
 from ..errors import ConfigError
-from ..sources.layers import check_path, part_of
+from ..sources.layers import box_heads, check_path, part_of
 from .compared import build_loss, is_off
 from .constants import constants_for
 from .levels import image_mask, pair_levels
@@ -75,6 +75,12 @@ class Hint(Term):
     def check(self, student: nn.Module, source: Any) -> None:
         check_path(f'{self.key}.layer', student, self.layer)
         check_path(f'{self.key}.teacher_layer', source.model, self.teacher_layer)
+        if part_of(self.teacher_layer) == 'roi_head' and hasattr(student, 'roi_head'):
+            ours, theirs = (len(box_heads(model)) for model in (student, source.model))
+            if ours != theirs:
+                raise ConfigError(f'{self.key}.teacher_layer: {self.teacher_layer!r} answers for the RoIs of each R-CNN '
+                                  f'stage, and the student has {ours} of them, the teacher {theirs}; name a layer before '
+                                  'the RoI head (backbone, neck, rpn_head)')
 
     def connect(self, student: nn.Module, source: Any) -> None:
         ours, theirs = student.layer_shapes[self.layer].levels, source.shapes[self.teacher_layer].levels
@@ -157,7 +163,10 @@ class Hint(Term):
             step.hear_rcnn()
 
     def losses(self, step: Step) -> dict[str, Tensor]:
-        ours, theirs = step.captured.levels(self.layer), step.source(self.source).layer(self.teacher_layer)
+        ours = step.captured.levels(self.layer)
+        if not ours:  # a stage that the student's cascade did not reach: no RoI was left
+            return {self.names()[0]: sum((p.sum() for p in self.parameters()), step.inputs.new_zeros(())) * 0.0}
+        theirs = step.source(self.source).layer(self.teacher_layer)
         total = sum(self._compare(loss, adapter(ours[i], target_size=_size(theirs[j].shape)), theirs[j], step)
                     for loss, adapter, (i, j) in zip(self._losses, self.adapters, self.pairs))
         shares = 1 if getattr(self.loss, 'sum_levels', False) else len(self.pairs)
@@ -177,7 +186,8 @@ class Hint(Term):
 
     def examine(self, step: Step) -> None:
         """A hint whose guided feature has no gradient trains only its adapter, and its loss falls all the same."""
-        if not any(level.requires_grad for level in step.captured.levels(self.layer)):
+        ours = step.captured.levels(self.layer)
+        if ours and not any(level.requires_grad for level in ours):
             raise ConfigError(f'{self.key}.layer: nothing that trains lies before or in the student\'s {self.layer!r} '
                               '(frozen_stages, requires_grad=False, or a block with with_cp=True that hides its inside); '
                               'the hint would train its adapter alone. Name a layer that trains')

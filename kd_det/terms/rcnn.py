@@ -13,6 +13,7 @@ from .box_coding import encoded, of_class, recode, same_coder
 from .dense import known_classes
 from .places import places_of, places_of_all
 from .stage import Stage
+from .stages import describe_stages, pair_stages
 from .step import Step
 
 
@@ -22,8 +23,20 @@ class RCNNDistillation(Stage):
     The teacher answers for the same RoIs with its own features. Normalised by the sampled RoIs, as the ordinary terms
     are; box terms on positives, in the student's encoding. MMDetection's background class is the last index.
 
+    Args:
+        stages (str | list[int]): which of the teacher's R-CNN stages teaches each of the student's, where one of them is a
+            cascade and the other has another number of stages; see :func:`kd_det.terms.stages.pair_stages`. 'nearest' in
+            IoU threshold (ours; the paper has one stage), 'last', or numbers.
+        **stage: see :class:`kd_det.terms.stage.Stage`.
+
     Source: Chen et al. 2017, eq. 1 to 5.
     """
+
+    def __init__(self, stages: str | list[int] = 'nearest', **stage: Any) -> None:
+        super().__init__(**stage)
+        self.stages = stages
+        self.partners: list[int] = []
+        self._plan: list[str] = []
 
     def check(self, student: nn.Module, source: Any) -> None:
         self.build_losses(False)
@@ -40,11 +53,10 @@ class RCNNDistillation(Stage):
             raise ConfigError(f'{self.key}: the teacher\'s {type(roi_head).__name__} needs its semantic or global '
                               'context branch beside features and RoIs (HTC, SCNet), which is not asked for here; '
                               f'{self.key}=None leaves R-CNN out')
-        if len(ours) != len(theirs):
-            raise ConfigError(f'{self.key}: the student has {len(ours)} R-CNN stages, the teacher {len(theirs)}; '
-                              f'{self.key}=None leaves R-CNN out')
-        for head, other in zip(ours, theirs):
-            self._check_heads(head, other, known_classes(source, head.num_classes))
+        self.partners = pair_stages(self.key, student, source, self.stages)
+        self._plan = describe_stages(student, source, self.source, self.partners)
+        for head, partner in zip(ours, self.partners):
+            self._check_heads(head, theirs[partner], known_classes(source, head.num_classes))
         self.prefixes = _prefixes(student)
         self._compares_classes = self.cls is not None or not theirs[0].reg_class_agnostic
 
@@ -58,11 +70,17 @@ class RCNNDistillation(Stage):
                                   f'{type(one.loss_cls).__name__}, not with a softmax over classes and background')
 
     def check_members(self, student: nn.Module, ensemble: Any) -> None:
-        super().check_members(student, ensemble)
+        found = []
+        for member in ensemble.members.values():
+            self.check(student, member)
+            found.append(self.partners)
         if not self.active:
             return
         lead = box_heads(ensemble.model)
-        for member in ensemble.members.values():
+        for partners, member in zip(found, ensemble.members.values()):
+            if partners != found[0] or len(box_heads(member.model)) != len(lead):
+                raise ConfigError(f'{self.key}.source: {member.key} has other R-CNN stages than the first member; a term '
+                                  'for each teacher can teach them apart')
             for head, first in zip(box_heads(member.model), lead):
                 if head.reg_class_agnostic != first.reg_class_agnostic or not same_coder(head.bbox_coder,
                                                                                          first.bbox_coder):
@@ -92,14 +110,13 @@ class RCNNDistillation(Stage):
         if not self.active:
             return losses
         teacher = step.source(self.source)
-        rois = iter(teacher.rois())
-        for stage, prefix in enumerate(self.prefixes):
+        for stage, (prefix, partner) in enumerate(zip(self.prefixes, self.partners)):
             call = step.rcnn_call(stage)
             if call is None:  # the cascade ended earlier: no RoI was left
                 continue
-            answer = teacher.rcnn(stage, next(rois))
+            answer = teacher.rcnn(partner, stage)
             found = self._terms(stage, call, answer['cls_score'], answer['bbox_pred'], step.student,
-                                box_heads(teacher.model)[stage], teacher.known)
+                                box_heads(teacher.model)[partner], teacher.known)
             losses.update({f'{prefix}{name}{self.suffix}': value for name, value in found.items()})
         return losses
 
@@ -129,7 +146,7 @@ class RCNNDistillation(Stage):
         return losses
 
     def describe(self) -> list[str]:
-        return [f'R-CNN: {self.describe_losses() if self.active else "plain, nothing distilled"}']
+        return [f'R-CNN: {self.describe_losses() if self.active else "plain, nothing distilled"}', *self._plan]
 
 
 def _positives(call: dict, labels: Tensor, head: nn.Module) -> Tensor:

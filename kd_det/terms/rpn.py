@@ -145,10 +145,16 @@ def match_levels(key: str, student: nn.Module, source: Any) -> list[tuple[int, i
                 others = theirs.prior_generator.base_anchors[j]
                 if anchors.shape != others.shape or not torch.allclose(anchors, others):
                     raise ConfigError(f'{key}: anchors differ at student stride {tuple(stride)}, teacher stride '
-                                      f'{tuple(other)}, teacher.scale_factor {scale}: {anchors.tolist()} (student, '
-                                      f'scaled) against {others.tolist()}; use the same rpn_head.anchor_generator')
+                                      f'{tuple(other)}, teacher.scale_factor {scale}: {_boxes(anchors)} (student, '
+                                      f'scaled) against {_boxes(others)}; use the same rpn_head.anchor_generator, or '
+                                      f'{key}=None leaves the stage out')
                 pairs.append((i, j))
     if not pairs:
         raise ConfigError(f'{key}: no level of the student (strides {ours.prior_generator.strides}) corresponds to one of '
                           f'the teacher ({theirs.prior_generator.strides}) at teacher.scale_factor {scale}')
     return pairs
+
+
+def _boxes(anchors: Tensor) -> str:
+    sizes = [f'{w:g}x{h:g}' for w, h in (anchors[:, 2:] - anchors[:, :2]).round(decimals=1).tolist()]
+    return f'{len(sizes)} a place of {", ".join(sizes[:4])}' + (' ...' if len(sizes) > 4 else '')
