@@ -80,7 +80,7 @@ def _mmdet_configs() -> Path:
 def shipped_configs(pattern: str = '') -> list[str]:
     """Names of the shipped configs, ``kd_det::...``, that contain ``pattern`` or match it where it has ``*`` or ``?``."""
     root = FOLDER / 'configs'
-    names = sorted(path.relative_to(root).as_posix() for path in root.glob('*/*.py'))
+    names = sorted(path.relative_to(root).as_posix() for path in root.glob('*/*.py') if path.parent.name != '_base_')
     wanted = pattern.removeprefix(PREFIX)
     if not any(sign in wanted for sign in '*?'):
         wanted = f'*{wanted}*'
