@@ -22,7 +22,7 @@ def register() -> None:
         (MODELS, (detectors.Distiller, detectors.FasterRCNNDistiller, detectors.LADDistiller,
                   detectors.SoftLabelDistiller, detectors.CoLAD)),
         (MODELS, (terms.Hint, terms.RPNDistillation, terms.RCNNDistillation, terms.SoftLabel, terms.LabelAssignment,
-                  terms.CoLearning, terms.ClassBalancedDistillation, terms.BCKD, terms.LD)),
+                  terms.CoLearning, terms.ClassBalancedDistillation, terms.BCKD, terms.LD, terms.CrossHead)),
         (MODELS, (backbones.TimmBackbone,)),
         (MODELS, (heads.BatchedPAAHead, heads.COPHead)),
         (TASK_UTILS, (criteria.StdMeanCriterion, criteria.FisherCriterion, criteria.MeanCostCriterion,

@@ -10,7 +10,8 @@ from kd_det.plain import student_model
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = sorted(p for p in (ROOT / 'configs').glob('*/*.py') if p.parent.name != '_base_')
-FASTER_RCNN = [p for p in CONFIGS if p.parent.name in ('distill_faster_rcnn', 'pkd', 'cwd', 'fgd', 'mgd', 'ld')]
+FASTER_RCNN = [p for p in CONFIGS if p.parent.name in (
+    'distill_faster_rcnn', 'pkd', 'cwd', 'fgd', 'mgd', 'ld', 'crosskd')]
 
 
 @pytest.mark.parametrize('path', CONFIGS, ids=lambda p: f'{p.parent.name}/{p.stem}')

@@ -87,6 +87,14 @@ class Pass:
         head, outputs = self.model.bbox_head, self.dense()
         return self.once('dense outputs', lambda: DenseOutputs.of(head, decoder_of(head, 'bbox_head'), outputs))
 
+    def dense_again(self) -> DenseOutputs:
+        """The dense head once more, as part of the training graph, with what somebody has put into its layers; it is not
+        listened to. The gradient passes through the network and stops at its features."""
+        head, features = self.model.bbox_head, self.features
+        with self._around(), training_format(head):
+            outputs = head(features)
+        return DenseOutputs.of(head, decoder_of(head, 'bbox_head'), outputs)
+
     def layer(self, path: str) -> list[Tensor]:
         """The outputs of a layer, per level; runs what it belongs to, unless that has run already."""
         part = part_of(path)

@@ -2,6 +2,7 @@
 from .assignment import LabelAssignment
 from .class_balanced import ClassBalancedDistillation
 from .co_learning import CoLearning
+from .cross_head import CrossHead
 from .hint import Hint
 from .ld import LD
 from .prediction import BCKD
@@ -10,5 +11,5 @@ from .rpn import RPNDistillation
 from .soft_label import SoftLabel
 from .term import Term
 
-__all__ = ['BCKD', 'LD', 'ClassBalancedDistillation', 'CoLearning', 'Hint', 'LabelAssignment', 'RCNNDistillation',
-           'RPNDistillation', 'SoftLabel', 'Term']
+__all__ = ['BCKD', 'LD', 'ClassBalancedDistillation', 'CoLearning', 'CrossHead', 'Hint', 'LabelAssignment',
+           'RCNNDistillation', 'RPNDistillation', 'SoftLabel', 'Term']

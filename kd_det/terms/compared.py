@@ -21,7 +21,7 @@ def is_off(cfg: Any) -> bool:
                            and weight == 0)
 
 
-def build_loss(key: str, cfg: dict, default: str | dict, kind: str, **filled: Any) -> nn.Module:
+def build_loss(key: str, cfg: dict, default: str | dict, kind: str | tuple[str, ...], **filled: Any) -> nn.Module:
     """A loss that compares what the term has to compare.
 
     Args:
@@ -29,7 +29,7 @@ def build_loss(key: str, cfg: dict, default: str | dict, kind: str, **filled: An
         cfg: its config; without ``type`` the default's is meant.
         default: type, or the whole dict.
         kind (str): 'scores' (logits with a teacher's logits), 'boxes' (encoded boxes, teacher's and target),
-            'decoded boxes' (an IoU loss), 'features', 'distributions'.
+            'decoded boxes' (an IoU loss), 'features', 'distributions'. A tuple: any of these.
         **filled: what follows from the heads, such as ``use_sigmoid``; left out where the loss does not take it.
 
     Raises:
@@ -40,10 +40,11 @@ def build_loss(key: str, cfg: dict, default: str | dict, kind: str, **filled: An
         checked(f'{key}.loss_weight', non_negative, weight)
     loss = build(key, cfg, MODELS, default, **filled)
     found = compared_by(loss)
-    if found != kind:
+    kinds = (kind,) if isinstance(kind, str) else kind
+    if found not in kinds:
         what = f'compares {found}' if found else 'does not compare a student with a teacher'
-        raise ConfigError(f'{key}.type: {type(loss).__name__} {what}; a loss that compares {kind} is expected, such as '
-                          f'{default if isinstance(default, str) else default["type"]}')
+        raise ConfigError(f'{key}.type: {type(loss).__name__} {what}; a loss that compares {" or ".join(kinds)} is '
+                          f'expected, such as {default if isinstance(default, str) else default["type"]}')
     return loss
 
 

@@ -1,5 +1,5 @@
-"""The published constants of losses on necks, by the loss and the kind of student."""
-from dataclasses import dataclass, field
+"""Published constants: of losses on necks by loss and kind of student, of LD, and of CrossKD by kind of head."""
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import nn
@@ -86,9 +86,10 @@ Source: Zheng et al. 2022 and the configurations and the head released with it.
 # the nearest of these in the order of a head's base classes says what the student is
 KINDS: dict[str, str | None] = {
     'RetinaHead': 'RetinaNet', 'GFLHead': 'GFL', 'FCOSHead': 'FCOS', 'RepPointsHead': 'RepPoints', 'RTMDetHead': 'RTMDet',
-    'StandardRoIHead': 'two-stage', 'CascadeRoIHead': 'two-stage',
-    # VFNet's head is of ATSS and FCOS both, Sparse R-CNN's of Cascade R-CNN: neither has published constants
-    'ATSSHead': 'one-stage', 'SparseRoIHead': None, 'BaseDenseHead': 'one-stage',
+    'ATSSHead': 'ATSS', 'StandardRoIHead': 'two-stage', 'CascadeRoIHead': 'two-stage',
+    # these derive from others (VFNet's from ATSS's and FCOS's both), and nothing is published for them
+    'PAAHead': 'one-stage', 'TOODHead': 'one-stage', 'VFNetHead': 'one-stage', 'SparseRoIHead': None,
+    'BaseDenseHead': 'one-stage',
 }
 
 
@@ -97,8 +98,11 @@ def student_kind(student: nn.Module) -> tuple[str | None, str]:
     head = getattr(student, 'roi_head', None) or getattr(student, 'bbox_head', None)
     if head is None:
         return None, 'no box head'
-    kind = next((KINDS[base.__name__] for base in type(head).__mro__ if base.__name__ in KINDS), None)
-    return kind, type(head).__name__
+    return head_kind(head), type(head).__name__
+
+
+def head_kind(head: nn.Module) -> str | None:
+    return next((KINDS[base.__name__] for base in type(head).__mro__ if base.__name__ in KINDS), None)
 
 
 def constants_for(key: str, cfg: dict, layer: str, student: nn.Module) -> Constants | None:
@@ -140,3 +144,49 @@ def localisation_constants(student: nn.Module) -> Constants:
 
 def _borrowed(row: Constants, head: str) -> Constants:
     return Constants(row.loss, row.levels, f'{row.of} (none are published for {head} alone)')
+
+
+@dataclass(frozen=True)
+class CrossConstants:
+    """What CrossKD takes where its config gives nothing.
+
+    Attributes:
+        left: convolutions of the teacher's tower, of four, that the student's feature goes through.
+        cls, bbox, score_factor: the losses; None: there is none.
+        box_normaliser: what divides the box term, 'weights' or 'centerness'.
+        of: whose constants they are, for the plan.
+    """
+
+    left: int
+    cls: dict[str, Any]
+    bbox: dict[str, Any]
+    score_factor: dict[str, Any] | None
+    box_normaliser: str
+    of: str
+
+
+def _cross(of: str, bbox: dict, left: int = 1, cls: float = 1.0, factor: float | None = None,
+           box_normaliser: str = 'weights') -> CrossConstants:
+    return CrossConstants(left, dict(type='ModulatedBCELoss', beta=1.0, loss_weight=cls), bbox,
+                          None if factor is None else dict(type='SoftBCELoss', loss_weight=factor),
+                          box_normaliser, of)
+
+
+CROSS: dict[str, CrossConstants] = {
+    'GFL': _cross('GFL', dict(type='DistributionKLLoss', temperature=1.0, loss_weight=4.0)),
+    'RetinaNet': _cross('RetinaNet', dict(type='GIoULoss', loss_weight=1.0)),
+    'ATSS': _cross('ATSS', dict(type='GIoULoss', loss_weight=1.0), factor=1.0),
+    'FCOS': _cross('FCOS', dict(type='IoULoss', loss_weight=0.75), left=2, cls=0.4, box_normaliser='centerness'),
+}
+"""Kind of head -> constants of CrossKD. Every other dense head gets ATSS'.
+
+Source: Wang et al. 2024, and the configurations released with it.
+"""
+
+
+def cross_constants(head: nn.Module) -> CrossConstants:
+    """The constants of CrossKD for a head; one without its own gets those of ATSS, and the plan says so."""
+    kind = head_kind(head)
+    if kind in CROSS:
+        return CROSS[kind]
+    return replace(CROSS['ATSS'], of=f'ATSS (none are published for {type(head).__name__})')

@@ -52,6 +52,15 @@ def check_dense_pair(key: str, student: nn.Module, source: Any, same_anchors: bo
     return head, theirs
 
 
+def check_binary_classes(key: str, student: nn.Module, source: Any) -> None:
+    """Raises :class:`ConfigError` unless both heads score each class with a sigmoid of its own."""
+    for head, where in ((dense_head(student, 'model'), 'bbox_head'),
+                        (dense_head(source.model, f'{source.key}.config'), f'{source.key}.config')):
+        if not uses_sigmoid(head):
+            raise ConfigError(f'{where}: this {type(head).__name__} scores with a softmax (loss_cls.use_sigmoid=False); '
+                              f'{key} compares classes as binary problems. SoftLabel takes softmax heads')
+
+
 def check_targets(key: str, student: nn.Module) -> None:
     """Whether it can be heard which priors the student's own loss makes positive (:func:`student_targets`).
 

@@ -6,13 +6,12 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError
 from ..heads.dense_outputs import DenseOutputs, decoder_of, score_factor_name
+from ..heads.dense_targets import DenseTargets
 from ..sources.mixture import known_only
 from .compared import build_loss, is_off
 from .dense import check_dense_pair, dense_head, hear_dense, known_classes, uses_sigmoid
 from .step import Step
 from .term import Term
-
-KINDS = dict(cls='scores', bbox='decoded boxes', score_factor='scores')
 
 
 class DensePrediction(Term):
@@ -28,6 +27,7 @@ class DensePrediction(Term):
 
     Attributes:
         tag: ends the names of its losses in the log.
+        kinds: what the loss of each part has to compare.
         cls, bbox, score_factor: the losses; None where a part is off.
         factor_name: what the third branch estimates; None: there is none.
     """
@@ -36,6 +36,7 @@ class DensePrediction(Term):
     takes_several = True
     compares_classes = True
     tag: str
+    kinds: dict[str, str | tuple[str, ...]] = dict(cls='scores', bbox='decoded boxes', score_factor='scores')
 
     def __init__(self, cls: dict | str | None = 'auto', bbox: dict | str | None = 'auto',
                  score_factor: dict | str | None = 'auto', **term: Any) -> None:
@@ -71,7 +72,7 @@ class DensePrediction(Term):
         self.factor_name, self._sigmoid = factor, uses_sigmoid(head)
         for part, default in self.defaults(self._sigmoid).items():
             cfg = {} if cfgs[part] == 'auto' else cfgs[part]
-            setattr(self, part, None if is_off(cfg) else build_loss(f'{self.key}.{part}', cfg, default, KINDS[part]))
+            setattr(self, part, None if is_off(cfg) else build_loss(f'{self.key}.{part}', cfg, default, self.kinds[part]))
         if getattr(self.cls, 'use_sigmoid', self._sigmoid) != self._sigmoid:
             raise ConfigError(f'{self.key}.cls.use_sigmoid: {type(head).__name__} scores with a '
                               f'{"sigmoid" if self._sigmoid else "softmax"}; leave it out')
@@ -126,3 +127,8 @@ class DensePrediction(Term):
         have no IoU and are left out: a loss on them falls without end."""
         upright = ((student[:, 2:] >= student[:, :2]) & (teacher[:, 2:] >= teacher[:, :2])).all(1)  # (n,)
         return self.bbox(student, teacher, weight=weight * upright, avg_factor=avg_factor)
+
+    def compare_factors(self, student: DenseOutputs, teacher: DenseOutputs, targets: DenseTargets) -> Tensor:
+        """The third part over logits (N, P), at the positives of ``targets`` and divided by their number."""
+        return self.score_factor(student.factor.flatten(), teacher.factor.flatten(),
+                                 weight=targets.positive.flatten().float(), avg_factor=targets.normaliser)

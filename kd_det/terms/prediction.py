@@ -4,9 +4,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..errors import ConfigError
 from ..heads.dense_outputs import DenseOutputs
-from .dense import check_targets, dense_head, hear_targets, student_outputs, student_targets, uses_sigmoid
+from .dense import check_binary_classes, check_targets, hear_targets, student_outputs, student_targets
 from .dense_prediction import DensePrediction
 from .step import Step
 
@@ -54,11 +53,7 @@ class BCKD(DensePrediction):
                     bbox=dict(type='GIoULoss', loss_weight=4.0), score_factor=dict(type='SoftBCELoss', loss_weight=1.0))
 
     def check(self, student: nn.Module, source: Any) -> None:
-        for head, key in ((dense_head(student, 'model'), 'bbox_head'),
-                          (dense_head(source.model, f'{source.key}.config'), f'{source.key}.config')):
-            if not uses_sigmoid(head):
-                raise ConfigError(f'{key}: this {type(head).__name__} scores with a softmax (loss_cls.use_sigmoid=False); '
-                                  f'{self.key} compares classes as binary problems. SoftLabel takes softmax heads')
+        check_binary_classes(self.key, student, source)
         super().check(student, source)
         check_targets(self.key, student)
         self._head = type(student.bbox_head).__name__
@@ -78,9 +73,7 @@ class BCKD(DensePrediction):
             bbox = self.compare_boxes(student.all_boxes().flatten(0, 1), teacher.all_boxes().flatten(0, 1),
                                       weight.flatten(), targets.normaliser)
         if self.score_factor is not None:
-            positive = targets.box.positive.flatten().float()
-            factor = self.score_factor(student.factor.flatten(), teacher.factor.flatten(), weight=positive,
-                                       avg_factor=targets.box.normaliser)
+            factor = self.compare_factors(student, teacher, targets.box)
         return self.named(cls, bbox, factor)
 
     def describe(self) -> list[str]:

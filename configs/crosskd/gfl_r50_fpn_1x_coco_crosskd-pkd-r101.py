@@ -1,0 +1,8 @@
+# CrossKD beside PKD on all five levels of the neck, the published pair and weights.
+_base_ = '../gfl/gfl_r50_fpn_1x_coco.py'
+model = dict(
+    type='Distiller',
+    teacher=dict(config='mmdet::gfl/gfl_r101_fpn_ms-2x_coco.py',
+                 checkpoint='https://download.openmmlab.com/mmdetection/v2.0/gfl/gfl_r101_fpn_mstrain_2x_coco/gfl_r101_fpn_mstrain_2x_coco_20200629_200126-dd12f847.pth'),
+    terms=[dict(type='CrossHead'),
+           dict(type='Hint', layer='neck', levels=None, adapter=None, loss=dict(type='PKDLoss', loss_weight=6.))])
