@@ -3,6 +3,7 @@
 Each check returns the value it was given, or raises naming the argument, what was found and what would do.
 """
 import math
+import re
 
 import torch
 from torch import Tensor
@@ -55,6 +56,16 @@ def positive_int(name: str, value) -> int:
 
 def non_negative_int(name: str, value) -> int:
     return _whole_number(name, value, 0)
+
+
+def byte_size(name: str, value) -> int:
+    """A number of bytes: a whole number, or a text such as '500MB', '20GB' (powers of 1024; 'MiB' means the same)."""
+    if isinstance(value, str):
+        found = re.fullmatch(r'\s*(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?\s*', value, re.IGNORECASE)
+        if found is None:
+            raise ValueError(f"{name} must be a size such as '500MB' or '20GB', found {value!r}")
+        value = int(float(found[1]) * 1024**' kmgt'.index(found[2].lower() or ' '))
+    return _whole_number(name, value, 1)
 
 
 def _whole_number(name: str, value, smallest: int) -> int:

@@ -28,7 +28,7 @@ def register() -> None:
         (TASK_UTILS, (criteria.StdMeanCriterion, criteria.FisherCriterion, criteria.MeanCostCriterion,
                       criteria.FixedCriterion, criteria.RandomCriterion, ignoring.IgnoringAssigner)),
         (DATASETS, (datasets.TwoViewDataset,)),
-        (HOOKS, (engine.DistillHook, engine.CoLADHook, engine.PeerValidationHook, engine.InterruptHook,
+        (HOOKS, (engine.DistillHook, engine.CoLADHook, engine.PeerValidationHook, engine.InterruptHook, engine.RecordHook,
                  engine.WholeCheckpointHook)),
     ]
     for registry, classes in entries:

@@ -1,4 +1,5 @@
 """Load weights whole, or say exactly what does not fit."""
+import hashlib
 import re
 
 import torch
@@ -45,6 +46,16 @@ def read_state_dict(path: str, network: str | None = None) -> tuple[dict, dict]:
     if meta is not None and not isinstance(meta, dict):
         raise CheckpointMismatch(f'{path}: its meta is {type(meta).__name__}; a dict is expected')
     return state, meta or {}
+
+
+def digest(state: dict) -> str:
+    """16 hex digits of names, kinds, shapes and values of a state_dict: equal for equal weights, in whatever file."""
+    found = hashlib.blake2b(digest_size=8)
+    for name in sorted(state):
+        tensor = state[name].detach().cpu().contiguous()
+        found.update(f'{name} {tensor.dtype} {tuple(tensor.shape)}'.encode())
+        found.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()
 
 
 def check_values(model: nn.Module, state: dict, what: str) -> None:

@@ -8,6 +8,7 @@ from mmengine.dist import get_dist_info
 from torch.utils.data import DataLoader, IterableDataset
 
 from ..random_state import cpu_random_state, seed_cpu, seed_of, set_cpu_random_state
+from .exact_views import transforms_of
 
 KEEPS_STATE = {'CachedMosaic', 'CachedMixUp', 'Albu'}
 """Transforms that remember earlier samples, or draw from a random state of their own."""
@@ -136,14 +137,4 @@ def own_generator(loader: DataLoader, seed: int) -> None:
 
 def state_keepers(dataset: Any) -> list[str]:
     """Names of transforms in a data set, and in those that it wraps, for which the promise does not hold."""
-    found, waiting, seen = set(), [dataset], set()
-    while waiting:
-        one = waiting.pop()
-        if id(one) in seen:
-            continue
-        seen.add(id(one))
-        pipeline = getattr(one, 'pipeline', None) or getattr(one, 'transforms', [])
-        found.update(type(t).__name__ for t in getattr(pipeline, 'transforms', pipeline))
-        waiting += [inner for inner in (getattr(one, 'dataset', None), getattr(one, '_dataset', None)) if inner is not None]
-        waiting += list(getattr(one, 'datasets', []))
-    return sorted(found & KEEPS_STATE)
+    return sorted({type(transform).__name__ for transform in transforms_of(dataset)} & KEEPS_STATE)

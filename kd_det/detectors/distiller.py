@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ..arguments import boolean
 from ..build import build, checked
 from ..errors import ConfigError
-from ..sources import Ensemble, FrozenTeacher
+from ..sources import Ensemble, FrozenTeacher, RecordedTeacher
 from ..sources.build import Source, build_ensemble, build_sources
 from ..sources.layers import Captured, LayerShape, probe_layers
 from ..terms.step import Step
@@ -106,6 +106,9 @@ class Distiller:
         for term in built:
             source = self.sources[term.source]
             (term.check_members if isinstance(source, Ensemble) else term.check)(self, source)
+        for name, source in self.sources.items():
+            if isinstance(source, RecordedTeacher):
+                source.asked_by(self.reached(name, built))
         self._probe(built)
         for term in built:
             term.connect(self, self.sources[term.source])

@@ -4,7 +4,9 @@ from .colad_hook import CoLADHook
 from .distill_hook import DistillHook
 from .interrupt_hook import InterruptHook
 from .peer_validation_hook import PeerValidationHook
+from .record_hook import RecordHook
 from .whole_checkpoint_hook import WholeCheckpointHook
 
-__all__ = ['CoLADHook', 'DistillHook', 'InterruptHook', 'PeerValidationHook', 'WholeCheckpointHook',
+__all__ = ['CoLADHook', 'DistillHook', 'InterruptHook', 'PeerValidationHook', 'RecordHook',
+           'WholeCheckpointHook',
            'attach_to_runner']

@@ -8,14 +8,18 @@ from ..detectors import CoLAD, Distiller
 from .colad_hook import CoLADHook
 from .distill_hook import DistillHook, distiller_of
 from .peer_validation_hook import PeerValidationHook
+from .record_hook import RecordHook, recorded
 from .teacher_check_hook import TeacherCheckHook
 
 
 def hooks_of(model: object) -> tuple[type[Hook], ...]:
     """The hooks that a run of ``model`` needs."""
+    if not isinstance(model, Distiller):
+        return ()
+    record = (RecordHook,) if recorded(model) else ()
     if isinstance(model, CoLAD):
-        return CoLADHook, PeerValidationHook, TeacherCheckHook
-    return (DistillHook, TeacherCheckHook) if isinstance(model, Distiller) else ()
+        return CoLADHook, PeerValidationHook, TeacherCheckHook, *record
+    return DistillHook, TeacherCheckHook, *record
 
 
 def attach_to_runner() -> None:

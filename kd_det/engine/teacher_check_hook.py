@@ -12,7 +12,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from ..random_state import cpu_random_state, set_cpu_random_state
-from ..sources import Ensemble
+from ..sources import Ensemble, RecordedTeacher
 from .distill_hook import distiller_of
 
 NEAR_ZERO = 0.01  # box AP
@@ -74,6 +74,8 @@ def _why_not(runner: Runner, source: Any) -> str | None:
     """Why no AP can be had; None where it can."""
     if runner.val_loop is None:
         return 'there is no evaluation set (val_dataloader)'
+    if isinstance(source, RecordedTeacher) and len(source.shards):
+        return f'its answers are recorded in {source.record.folder}'
     dataset = runner.val_loop.dataloader.dataset
     classes = tuple(dataset.metainfo.get('classes') or ())
     if source.scale_factor != 1:
@@ -88,7 +90,7 @@ def _why_not(runner: Runner, source: Any) -> str | None:
 def _judge(metric: CocoMetric, source: Any, dataset: Any, index: int) -> None:
     """One image's detections and ground truth, into ``metric``."""
     truth = dataset.get_data_info(index).get('instances', [])
-    sample = source.model.test_step(pseudo_collate([dataset[index]]))[0]
+    sample = source.network.test_step(pseudo_collate([dataset[index]]))[0]
     metric.process({}, [dict(sample.to_dict(), instances=truth)])
 
 

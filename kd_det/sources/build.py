@@ -9,9 +9,10 @@ from .ensemble import Ensemble
 from .frozen import FrozenTeacher
 from .layers import box_heads
 from .peer import Peer
+from .recorded import RecordedTeacher
 
 Source = FrozenTeacher | Peer | Ensemble
-KINDS = {'FrozenTeacher': FrozenTeacher, 'Peer': Peer}
+KINDS = {'FrozenTeacher': FrozenTeacher, 'RecordedTeacher': RecordedTeacher, 'Peer': Peer}
 
 
 def build_sources(student: nn.Module, teacher: dict | None, sources: dict | None) -> dict[str, Source]:
@@ -48,7 +49,11 @@ def build_ensemble(student: nn.Module, key: str, cfg: dict, built: dict[str, Sou
 def build_network(student: nn.Module, key: str, cfg: Any) -> FrozenTeacher | Peer:
     """A source with a network of its own, from its config; ``key`` is where that stands."""
     cfg = dict(cfg) if isinstance(cfg, dict) else cfg
-    kind = cfg.pop('type', 'FrozenTeacher') if isinstance(cfg, dict) else 'FrozenTeacher'
+    kind = 'FrozenTeacher'
+    if isinstance(cfg, dict):
+        kind = cfg.pop('type', 'RecordedTeacher' if cfg.get('record') is not None else kind)
+        if kind == 'FrozenTeacher':
+            cfg.pop('record', None)  # None: not recorded
     if kind not in KINDS:
         raise ConfigError(f'{key}.type: found {kind!r}; one of {sorted([*KINDS, "Ensemble"])} is expected')
     arguments = check_arguments(key, cfg, KINDS[kind], ('key', 'student_preprocessor'), 'dict(config=..., checkpoint=...)')

@@ -1,4 +1,5 @@
 """The frozen teacher: build, load whole, freeze, and feed with its own normalisation."""
+import copy
 import weakref
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -77,11 +78,8 @@ class FrozenTeacher:
         self.fuse_conv_bn, self.channels_last, self.compile = fuse_conv_bn, channels_last, compile
         self._owner: weakref.ref | None = None
         self.name = config if isinstance(config, str) else 'config given as a dict'
-        model_cfg = detector_config(config, cfg_options, key)
-        # Building draws initial weights; the student's must not depend on whether there is a teacher.
-        with torch.random.fork_rng(devices=[]), DefaultScope.overwrite_default_scope('mmdet'):
-            self.model: nn.Module = MODELS.build(model_cfg)
-        self.model.requires_grad_(False).eval()
+        self._network_cfg = detector_config(config, cfg_options, key)
+        self.model: nn.Module = self._built()
         self.loaded = False
         self.classes: tuple[str, ...] | None = None
         self.shapes: dict[str, LayerShape] = {}
@@ -91,6 +89,18 @@ class FrozenTeacher:
         self.renormalise = renormalisation(student_preprocessor, getattr(self.model, 'data_preprocessor', None))
 
     # -- before training --------------------------------------------------------------------------------------------
+    def _built(self) -> nn.Module:
+        """The network, without a training. No random number of the student's is drawn by it."""
+        with torch.random.fork_rng(devices=[]), DefaultScope.overwrite_default_scope('mmdet'):
+            model = MODELS.build(copy.deepcopy(self._network_cfg))
+        return model.requires_grad_(False).eval()
+
+    @property
+    def network(self) -> nn.Module:
+        """The trained network, for whoever runs it beside the training."""
+        self.load()
+        return self.model
+
     def probe(self, paths: Collection[str]) -> None:
         """Find out what the layers ``paths`` return; they are the ones that :meth:`open` makes available."""
         self.shapes = probe_layers(self.model, paths, PROBE_SIDE * self.scale_factor, self.rpn_levels)
@@ -104,6 +114,11 @@ class FrozenTeacher:
         """
         if self.loaded:
             return
+        self._take_weights(self._read_weights())
+        self.loaded = True
+
+    def _read_weights(self) -> dict:
+        """The checkpoint's state_dict; its class names are noted."""
         if not self.checkpoint:
             raise ConfigError(f'{self.key}.checkpoint: found {self.checkpoint!r}; give the file or URL of a trained '
                               'teacher, or --teacher CONFIG CHECKPOINT on the command line')
@@ -113,6 +128,10 @@ class FrozenTeacher:
             raise ConfigError(f'{self.key}.checkpoint: there is no file {self.checkpoint!r}; give the file or URL of a '
                               'trained teacher, or --teacher CONFIG CHECKPOINT on the command line') from error
         self.classes = _class_names(meta)
+        return state
+
+    def _take_weights(self, state: dict) -> None:
+        """Weights into the network, and the network made fast."""
         if self.strict:
             load_whole(self.model, state, f'{self.key}.checkpoint {self.checkpoint}')
         else:
@@ -126,7 +145,6 @@ class FrozenTeacher:
             self.model.backbone.compile()
             if getattr(self.model, 'with_neck', False):
                 self.model.neck.compile()
-        self.loaded = True
 
     def _noise_probe(self) -> Any:
         parameter = next(self.model.parameters())
@@ -167,12 +185,15 @@ class FrozenTeacher:
 
         A copy that an EMA hook keeps on another device must not take the teacher of the training along.
         """
+        if self._follows(detector):
+            self._whole_precision()
+            self.model._apply(fn)
+
+    def _follows(self, detector: nn.Module) -> bool:
         owner = self._owner() if self._owner is not None else None
         if owner is None:
             self.belongs_to(detector)
-        if owner is None or owner is detector:
-            self._whole_precision()
-            self.model._apply(fn)
+        return owner is None or owner is detector
 
     # -- the step ---------------------------------------------------------------------------------------------------
     def open(self, inputs: Tensor, samples: list, whole: bool = True, rois: Any = None) -> Pass:
@@ -194,7 +215,7 @@ class FrozenTeacher:
     @contextmanager
     def _precision(self) -> Iterator[None]:
         """Under autocast, weights are cast once, not at each call: PyTorch caches only casts of what trains."""
-        device = next(self.model.parameters()).device.type
+        device = self._device_type()
         if not torch.is_autocast_enabled(device):
             self._whole_precision()
         elif not self._half:
@@ -206,6 +227,9 @@ class FrozenTeacher:
                             self._half.append((parameter, parameter.data))
                             parameter.data = parameter.data.to(dtype)
         yield
+
+    def _device_type(self) -> str:
+        return next(self.model.parameters()).device.type
 
     def _whole_precision(self) -> None:
         for parameter, weight in self._half:

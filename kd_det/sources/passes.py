@@ -30,7 +30,7 @@ class Pass:
                  rpn_levels: list[int] | None = None, rois: Callable[[], list[Tensor]] | None = None,
                  around: Callable[[], AbstractContextManager] = nullcontext, grad: bool = False) -> None:
         self.model, self.inputs, self.samples = model, inputs, samples
-        self._whole, self._rpn_levels, self._rois = whole, rpn_levels, rois
+        self._whole, self.rpn_levels, self._rois = whole, rpn_levels, rois
         self._around, self._grad = around, grad
         self._captured = Captured(model, shapes)
         self._known: dict[Any, Any] = {}
@@ -59,7 +59,7 @@ class Pass:
     def rpn(self) -> dict[int, tuple[Tensor, Tensor]]:
         """Level -> (scores (N, A C, h, w), deltas (N, 4 A, h, w)) of the RPN."""
         features = self.features
-        levels = list(range(len(features))) if self._rpn_levels is None else self._rpn_levels
+        levels = list(range(len(features))) if self.rpn_levels is None else self.rpn_levels
         scores, deltas = self.once('rpn', lambda: self.model.rpn_head([features[j] for j in levels]))
         return {level: (scores[i], deltas[i]) for i, level in enumerate(levels)}
 

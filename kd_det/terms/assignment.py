@@ -83,6 +83,7 @@ class LabelAssignment(Term):
             head.initial_epoch = 0
         if getattr(theirs, 'initial_epoch', 0):
             theirs.initial_epoch = 0  # the teacher's own first epochs are over
+        self._from_outputs = decides_from_outputs(theirs)
         self._same_candidates = paa and head.train_cfg == theirs.train_cfg and \
             head.reg_decoded_bbox == theirs.reg_decoded_bbox and same_coder(head.bbox_coder, theirs.bbox_coder)
 
@@ -97,6 +98,9 @@ class LabelAssignment(Term):
             raise ConfigError(f'{key}.config: {type(theirs).__name__} decides in {list(others) or "paa_reassign"}, the '
                               f'student\'s {type(head).__name__} in {list(ours) or "paa_reassign"}; LAD needs heads that '
                               'decide alike')
+
+    def asks(self) -> tuple[str, ...] | None:
+        return ('dense',) if self._from_outputs else None
 
     # -- the step ---------------------------------------------------------------------------------------------------
     def around(self, step: Step) -> None:
@@ -156,12 +160,17 @@ def decisions(teacher: Pass, counts: list[int]) -> Assignments:
         raise ValueError(f'label assignment: the predictions of the teacher\'s {type(head).__name__} are inf or nan; '
                          'nothing it decides means anything. Evaluate teacher.checkpoint; under mixed precision try bf16')
     with training_format(head), record(head, stop_after=count) as assignments:
-        if type(head).loss is BaseDenseHead.loss:
+        if decides_from_outputs(head):
             truths, ignored, metas = unpack_gt_instances(teacher.samples)
             head.loss_by_feat(*outputs, truths, metas, ignored)
         else:
             head.loss(teacher.features, teacher.samples)
     return assignments
+
+
+def decides_from_outputs(head: nn.Module) -> bool:
+    """Whether a dense head's loss needs no more than its outputs, as MMDetection's own do."""
+    return type(head).loss is BaseDenseHead.loss
 
 
 def _positives(result: Any) -> Tensor:

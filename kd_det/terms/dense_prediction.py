@@ -88,6 +88,9 @@ class DensePrediction(Term):
                               f'{"sigmoid" if others else "softmax"}; bbox_head.num_classes and '
                               'bbox_head.loss_cls.use_sigmoid must agree')
 
+    def asks(self) -> tuple[str, ...]:
+        return ('dense',)
+
     def names(self) -> list[str]:
         return [f'loss_{what}_{self.tag}{self.suffix}' for what, _ in self.parts()]
 

@@ -65,8 +65,8 @@ class Hint(Term):
     def layers(self) -> tuple[tuple[str], tuple[str]]:
         return (self.layer,), (self.teacher_layer,)
 
-    def reaches(self) -> str:
-        return 'backbone' if part_of(self.teacher_layer) == 'backbone' else 'whole'
+    def asks(self) -> tuple[str, ...]:
+        return (self.teacher_layer, 'rcnn') if part_of(self.teacher_layer) == 'roi_head' else (self.teacher_layer,)
 
     def names(self) -> list[str]:
         return ['loss_hint_' + self.layer.replace('.', '_') + self.suffix]

@@ -93,6 +93,9 @@ class RCNNDistillation(Stage):
     def compares_classes(self) -> bool:
         return self._compares_classes
 
+    def asks(self) -> tuple[str, ...]:
+        return ('rcnn',) if self.active else ()
+
     def names(self) -> list[str]:
         kinds = ['cls'] * (self.cls is not None) + ['bbox'] * (self.bbox is not None)
         return [f'{prefix}loss_{kind}_distill{self.suffix}' for prefix in self.prefixes for kind in kinds]

@@ -44,6 +44,9 @@ class RPNDistillation(Stage):
                               f'{(~ensemble.known).nonzero().flatten().tolist()}, so their objects would be taught as '
                               f'background; {self.key}=None leaves the stage out')
 
+    def asks(self) -> tuple[str, ...]:
+        return ('rpn',) if self.active else ()
+
     def names(self) -> list[str]:
         return ([f'loss_rpn_cls_distill{self.suffix}'] * (self.cls is not None)
                 + [f'loss_rpn_bbox_distill{self.suffix}'] * (self.bbox is not None))

@@ -5,6 +5,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..errors import ConfigError
+from ..sources.layers import part_of
 from .schedule import Schedule
 from .step import Step
 
@@ -66,9 +67,16 @@ class Term(nn.Module):
     def connect(self, student: nn.Module, source: Any) -> None:
         """Build what depends on layers' shapes (``student.layer_shapes``, ``source.shapes``)."""
 
+    def asks(self) -> tuple[str, ...] | None:
+        """All that it asks of a source's pass: paths of layers, ``'rpn'``, ``'dense'``, ``'rcnn'`` (the RoI head, about the
+        student's RoIs); None: it runs parts of the network itself. Asked after :meth:`check`. Only terms that say it can
+        learn from recorded answers (:class:`kd_det.sources.recorded.RecordedTeacher`)."""
+        return None
+
     def reaches(self) -> str:
         """How far the source has to run for it: 'backbone', or 'whole' for anything behind."""
-        return 'whole'
+        asks = self.asks()
+        return 'backbone' if asks and all(part_of(ask) == 'backbone' for ask in asks) else 'whole'
 
     def names(self) -> list[str]:
         """Of its losses in the log."""

@@ -1,0 +1,134 @@
+#!/usr/bin/env python
+"""What a recorded teacher costs: a student's step with answers from disk against its plain step and its live teacher's.
+
+``python tools/benchmarks/record.py DISTIL_CONFIG [DISTIL_CONFIG ...]``. For each config the plain student's step, the
+distilled step with the live teacher, and the distilled step with every answer recorded (an epoch after the first) are
+measured in turn on the same batches in one process::
+
+    ratio = median step with recorded answers / median plain step
+
+``terms`` beside it is the part that no record can take away: what the distilled step with the live teacher costs beyond
+the plain step and the teacher. Answers are written to a folder beside ``--folder`` (a temporary one by default) and read
+from it in each step, checksums and all; the files are in the page cache then, as they are on a machine with memory for
+them, and ``--cold`` drops them from it before each step (Linux, needs no rights). Without ``--teacher-checkpoint`` the
+teacher's weights are random, which changes no shape that it computes.
+"""
+import argparse
+import os
+import statistics
+import tempfile
+import time
+from typing import Any
+
+import kd_det  # noqa: F401  (prepares the stack before anything of MMDetection is imported)
+
+# isort: split
+import torch
+from mmdet.registry import MODELS
+from mmengine.config import Config, DictAction
+from mmengine.registry import DefaultScope
+from mmengine.runner import Runner
+
+from kd_det.config import load_config
+from kd_det.plain import student_model
+from kd_det.sources.shards import in_words
+
+from step_cost import with_random_teacher  # isort: skip
+from timing import add_timing_arguments, interleaved, medians, print_timings, train_step, write_json  # isort: skip
+
+PLAIN, LIVE, RECORDED = 'plain step', 'live teacher', 'recorded teacher'
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('configs', nargs='+', metavar='DISTIL_CONFIG', help='configs with one teacher')
+    parser.add_argument('--teacher-checkpoint', help='trained weights of the teacher (default: random ones)')
+    parser.add_argument('--folder', help='where answers are written (default: a temporary folder)')
+    parser.add_argument('--batch-size', type=int, help='instead of the config\'s')
+    parser.add_argument('--cold', action='store_true', help='drop the shards from the page cache before each step')
+    add_timing_arguments(parser)
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE')
+    return parser.parse_args()
+
+
+def forget(folder: str) -> None:
+    """Drop the files of a folder from the page cache."""
+    for name in os.listdir(folder):
+        handle = os.open(os.path.join(folder, name), os.O_RDONLY)
+        os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(handle)
+
+
+def measure(cfg: Config, args: argparse.Namespace, folder: str) -> dict[str, Any]:
+    """All figures of one config."""
+    cfg.train_dataloader.update(num_workers=0, persistent_workers=False)
+    if args.batch_size:
+        cfg.train_dataloader.batch_size = args.batch_size
+    cfg.model.teacher.checkpoint = args.teacher_checkpoint or with_random_teacher(cfg, folder)
+    place = os.path.join(args.folder or folder, 'answers')
+    networks = {}
+    for name, model in ((PLAIN, student_model(cfg.model)), (LIVE, cfg.model), (RECORDED, cfg.model)):
+        if name == RECORDED:
+            model.teacher.record = place
+        torch.manual_seed(0)
+        networks[name] = MODELS.build(model).to(args.device).train()
+    recorded = networks[RECORDED]
+    batches = [batch for batch, _ in zip(Runner.build_dataloader(cfg.train_dataloader, seed=0), range(4))]
+    begin = time.perf_counter()
+    with torch.no_grad():
+        for batch in batches:
+            data = recorded.data_preprocessor(batch, True)
+            recorded.teacher.answers(data['inputs'], data['data_samples'])
+        recorded.teacher.shards.flush()
+    seconds = time.perf_counter() - begin
+    recorded.teacher.release()
+    views = len(recorded.teacher.shards)
+    work = {name: train_step(model, torch.optim.SGD(model.parameters(), lr=1e-4)) for name, model in networks.items()}
+    if args.cold:
+        step = work[RECORDED]
+        work = {'dropping files': lambda batch: forget(place), **work}
+        work[RECORDED] = step
+    found = interleaved(work, batches, args.repeat, args.warmup, args.device)
+    reads = []
+    for i in range(args.repeat):
+        data = recorded.data_preprocessor(batches[i % len(batches)], True)
+        begin = time.perf_counter()
+        recorded.teacher.answers(data['inputs'], data['data_samples'])
+        reads.append(time.perf_counter() - begin)
+    print_timings({**found, 'reading alone': reads})
+    median = medians(found)
+    return dict(median_seconds=median, read_seconds=statistics.median(reads), bytes_per_view=recorded.teacher.shards.bytes_per_view,
+                record_seconds_per_view=seconds / views, batch_size=len(batches[0]['inputs']),
+                ratio=median[RECORDED] / median[PLAIN], ratio_live=median[LIVE] / median[PLAIN])
+
+
+def row(name: str, found: dict[str, Any]) -> str:
+    """A line of the table."""
+    median = found['median_seconds']
+    return (f'| {name} | {1e3 * median[PLAIN]:.0f} | {1e3 * median[LIVE]:.0f} ({found["ratio_live"]:.2f}) | '
+            f'{1e3 * median[RECORDED]:.0f} ({found["ratio"]:.2f}) | {1e3 * found["read_seconds"]:.1f} | '
+            f'{in_words(found["bytes_per_view"])} |')
+
+
+def main() -> None:
+    args = parse_args()
+    found = {}
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        for config in args.configs:
+            cfg = load_config(config, args.cfg_options, data_root=args.data_root)
+            if 'teacher' not in cfg.model:
+                raise SystemExit(f'{config}: model.teacher is missing; a distil config with one teacher is measured')
+            print(f'== {config}')
+            with tempfile.TemporaryDirectory() as folder:
+                found[config] = measure(cfg, args, folder)
+    print('\n| config | plain step, ms | live teacher (ratio) | recorded (ratio) | of which reading, ms | on disk, a view |\n'
+          '|-|-:|-:|-:|-:|-:|')
+    for config, figures in found.items():
+        print(row(os.path.splitext(os.path.basename(config))[0], figures))
+    print(f'\n{args.device}, {torch.get_num_threads()} threads, batch {next(iter(found.values()))["batch_size"]}, medians of '
+          f'{args.repeat} interleaved rounds, files {"dropped from the page cache" if args.cold else "in the page cache"}')
+    write_json(args.json, device=args.device, cold=args.cold, configs=found)
+
+
+if __name__ == '__main__':
+    main()
