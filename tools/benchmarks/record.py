@@ -7,8 +7,7 @@ measured in turn on the same batches in one process::
 
     ratio = median step with recorded answers / median plain step
 
-``terms`` beside it is the part that no record can take away: what the distilled step with the live teacher costs beyond
-the plain step and the teacher. Answers are written to a folder beside ``--folder`` (a temporary one by default) and read
+Answers are written to a folder beside ``--folder`` (a temporary one by default) and read
 from it in each step, checksums and all; the files are in the page cache then, as they are on a machine with memory for
 them, and ``--cold`` drops them from it before each step (Linux, needs no rights). Without ``--teacher-checkpoint`` the
 teacher's weights are random, which changes no shape that it computes.
@@ -17,7 +16,6 @@ import argparse
 import os
 import statistics
 import tempfile
-import time
 from typing import Any
 
 import kd_det  # noqa: F401  (prepares the stack before anything of MMDetection is imported)
@@ -34,7 +32,8 @@ from kd_det.plain import student_model
 from kd_det.sources.shards import in_words
 
 from step_cost import with_random_teacher  # isort: skip
-from timing import add_timing_arguments, interleaved, medians, print_timings, train_step, write_json  # isort: skip
+from timing import (  # isort: skip
+    CLOCKS, add_timing_arguments, interleaved, medians, print_timings, train_step, write_json)
 
 PLAIN, LIVE, RECORDED = 'plain step', 'live teacher', 'recorded teacher'
 
@@ -74,13 +73,13 @@ def measure(cfg: Config, args: argparse.Namespace, folder: str) -> dict[str, Any
         networks[name] = MODELS.build(model).to(args.device).train()
     recorded = networks[RECORDED]
     batches = [batch for batch, _ in zip(Runner.build_dataloader(cfg.train_dataloader, seed=0), range(4))]
-    begin = time.perf_counter()
+    begin = CLOCKS[args.clock]()
     with torch.no_grad():
         for batch in batches:
             data = recorded.data_preprocessor(batch, True)
             recorded.teacher.answers(data['inputs'], data['data_samples'])
         recorded.teacher.shards.flush()
-    seconds = time.perf_counter() - begin
+    seconds = CLOCKS[args.clock]() - begin
     recorded.teacher.release()
     views = len(recorded.teacher.shards)
     work = {name: train_step(model, torch.optim.SGD(model.parameters(), lr=1e-4)) for name, model in networks.items()}
@@ -88,16 +87,18 @@ def measure(cfg: Config, args: argparse.Namespace, folder: str) -> dict[str, Any
         step = work[RECORDED]
         work = {'dropping files': lambda batch: forget(place), **work}
         work[RECORDED] = step
-    found = interleaved(work, batches, args.repeat, args.warmup, args.device)
+    clock = CLOCKS[args.clock]
+    found = interleaved(work, batches, args.repeat, args.warmup, args.device, clock)
     reads = []
     for i in range(args.repeat):
         data = recorded.data_preprocessor(batches[i % len(batches)], True)
-        begin = time.perf_counter()
+        begin = clock()
         recorded.teacher.answers(data['inputs'], data['data_samples'])
-        reads.append(time.perf_counter() - begin)
+        reads.append(clock() - begin)
     print_timings({**found, 'reading alone': reads})
     median = medians(found)
-    return dict(median_seconds=median, read_seconds=statistics.median(reads), bytes_per_view=recorded.teacher.shards.bytes_per_view,
+    return dict(median_seconds=median, read_seconds=statistics.median(reads),
+                bytes_per_view=recorded.teacher.shards.bytes_per_view,
                 record_seconds_per_view=seconds / views, batch_size=len(batches[0]['inputs']),
                 ratio=median[RECORDED] / median[PLAIN], ratio_live=median[LIVE] / median[PLAIN])
 
@@ -121,12 +122,13 @@ def main() -> None:
             print(f'== {config}')
             with tempfile.TemporaryDirectory() as folder:
                 found[config] = measure(cfg, args, folder)
-    print('\n| config | plain step, ms | live teacher (ratio) | recorded (ratio) | of which reading, ms | on disk, a view |\n'
-          '|-|-:|-:|-:|-:|-:|')
+    print('\n| config | plain step, ms | live teacher (ratio) | recorded (ratio) | of which reading, ms | on disk, a view '
+          '|\n|-|-:|-:|-:|-:|-:|')
     for config, figures in found.items():
         print(row(os.path.splitext(os.path.basename(config))[0], figures))
-    print(f'\n{args.device}, {torch.get_num_threads()} threads, batch {next(iter(found.values()))["batch_size"]}, medians of '
-          f'{args.repeat} interleaved rounds, files {"dropped from the page cache" if args.cold else "in the page cache"}')
+    print(f'\n{args.device}, {torch.get_num_threads()} threads, batch {next(iter(found.values()))["batch_size"]}, medians '
+          f'of {args.repeat} interleaved rounds, {args.clock} time, files '
+          + ('dropped from the page cache' if args.cold else 'in the page cache'))
     write_json(args.json, device=args.device, cold=args.cold, configs=found)
 
 
