@@ -126,6 +126,9 @@ class LD(Term):
             raise ConfigError(f'{self.key}.vlr: the region is of anchors, and the priors of the student\'s '
                               f'{type(head).__name__} are points; vlr=None leaves it out')
 
+    def asks(self) -> tuple[str, ...]:
+        return ('dense',)
+
     def names(self) -> list[str]:
         return [name + self.suffix for part, name in zip(PARTS, ('loss_ld', 'loss_ld_vlr', 'loss_ld_cls'))
                 if getattr(self, part) is not None]
