@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = sorted(p for p in (ROOT / 'configs').glob('*/*.py') if p.parent.name != '_base_')
 FASTER_RCNN = [p for p in CONFIGS if p.parent.name in (
     'distill_faster_rcnn', 'pkd', 'cwd', 'fgd', 'mgd', 'ld', 'crosskd')]
+BCKD = [p for p in CONFIGS if p.parent.name == 'bckd' and "_base_ = '" in p.read_text()]
 
 
 @pytest.mark.parametrize('path', CONFIGS, ids=lambda p: f'{p.parent.name}/{p.stem}')
@@ -23,7 +24,7 @@ def test_config_loads_and_names_what_is_registered(path):
     assert 'kd_det' in cfg.custom_imports.imports  # MMDetection's own tools can run it
 
 
-@pytest.mark.parametrize('path', FASTER_RCNN, ids=lambda p: p.stem)
+@pytest.mark.parametrize('path', FASTER_RCNN + BCKD, ids=lambda p: p.stem)
 def test_without_distillation_it_is_the_baseline(path):
     base = re.search(r"^_base_ = '(.*)'", path.read_text(), re.M).group(1)
     while entry_of(load_config(str(path.parent / base)).model):  # a column is a diff over the config with all terms
@@ -48,6 +49,24 @@ def test_without_distillation_it_is_the_baseline(path):
         teacher_cfg = load_config(str(ROOT / teacher.config))
         name, epoch = re.fullmatch(r'work_dirs/(.*)/epoch_(\d+)\.pth', teacher.checkpoint).groups()
         assert name == Path(teacher.config).stem and int(epoch) == teacher_cfg.train_cfg.max_epochs
+
+
+def test_teachers_of_the_model_zoo_are_those_of_their_config():
+    """MMDetection's own list says which weights belong to which config."""
+    import mmdet
+    text = ''.join(path.read_text() for path in (Path(mmdet.__file__).parent / '.mim' / 'configs').glob('*/metafile.yml'))
+    weights = {}
+    for model in text.split('- Name: ')[1:]:
+        found = {key: re.search(rf'^ *{key}: (\S+)', model, re.M) for key in ('Config', 'Weights')}
+        if all(found.values()):
+            weights[found['Config'].group(1).removeprefix('configs/')] = found['Weights'].group(1)
+    seen = 0
+    for path in CONFIGS:
+        pairs = re.findall(r"config='mmdet::([^']*)',\s*(?:#.*\s*)*checkpoint='(http[^']*)'", path.read_text())
+        for config, checkpoint in pairs:
+            assert weights.get(config) == checkpoint, f'{path.name}: {config}'
+        seen += len(pairs)
+    assert seen > 10
 
 
 def test_names_follow_mmdetections():

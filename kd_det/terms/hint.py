@@ -10,7 +10,7 @@ from ..build import build
 from ..errors import ConfigError
 from ..sources.layers import box_heads, check_path, part_of
 from .compared import build_loss, is_off
-from .constants import constants_for
+from .constants import PREDICTORS, constants_for
 from .levels import image_mask, pair_levels
 from .step import Step
 from .term import Term
@@ -30,7 +30,8 @@ class Hint(Term):
         adapter (dict | None): ``ConvAdapter`` for maps by default, ``LinearAdapter`` for vectors and tokens; None
             compares as it is. The channel counts are filled in.
         loss (dict): ``HintLoss`` by default; its ``loss_weight`` is gamma. What is not given of PKD, CWD, FGD or MGD on
-            the neck is published for the student's kind, see :data:`kd_det.terms.constants.NECK`; the plan prints it.
+            the neck, or of CWD on a dense head's class logits (``'bbox_head.gfl_cls'``), is published for the student's
+            kind, see :mod:`kd_det.terms.constants`; the plan prints it.
         levels (list[int] | None): levels of the student's layer that take part; None: all. Not given: the published
             ones of such a loss, all of any other.
         **term: see :class:`kd_det.terms.term.Term`.
@@ -53,6 +54,8 @@ class Hint(Term):
         self._adapter_cfg, self._loss_cfg, self._wanted = adapter, {} if loss is None else loss, levels
         if not isinstance(self._loss_cfg, dict):
             raise ConfigError(f'{self.key}.loss: found {loss!r}; a dict is expected, dict(type=\'HintLoss\', ...)')
+        # channels of class logits are classes, as long as no adapter mixes them
+        self.compares_classes = layer in PREDICTORS and adapter is None
         self._filled: list[str] = []  # what the table of constants gave, for the plan
         self.adapters = nn.ModuleList()
         self.pairs: list[tuple[int, int]] = []

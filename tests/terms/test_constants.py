@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 from any_detector import DETECTORS
-from conftest import build, save_checkpoint
+from conftest import build, losses_of, make_batch, save_checkpoint
 from mmdet.registry import MODELS
 from mmengine.config import ConfigDict
 
@@ -72,20 +72,32 @@ def test_constants_are_the_necks():
     assert constants_for('terms[0]', {}, 'neck', student_with('RetinaHead')) is None  # no type: HintLoss
 
 
+def test_class_logits_have_constants_of_their_own():
+    found = of('CWDLoss', 'GFLHead', 'bbox_head.gfl_cls')
+    assert (found.loss, found.levels) == (dict(temperature=1, standardise=False, loss_weight=5), None)
+    assert found.of == 'class logits of GFL'
+    found = of('CWDLoss', 'RetinaHead', 'bbox_head.retina_cls')
+    assert found.loss['loss_weight'] == 5
+    assert found.of == 'class logits of GFL (none are published for RetinaHead alone)'
+    assert of('CWDLoss', 'GFLHead', 'bbox_head.gfl_reg') is None
+    assert of('PKDLoss', 'GFLHead', 'bbox_head.gfl_cls') is None
+
+
 # -- in a detector ------------------------------------------------------------------------------------------------------
 @pytest.fixture(scope='module')
 def hint(tmp_path_factory):
     teachers = {}
 
-    def of(kind, loss, **term):
+    def of(kind, loss, whole=False, **term):
         if kind not in teachers:
             path = tmp_path_factory.mktemp('teacher') / f'{kind}.pth'
             cfg = DETECTORS[kind](16)
             teachers[kind] = dict(config=copy.deepcopy(cfg), checkpoint=save_checkpoint(build(cfg, 7), path))
         cfg = ConfigDict(DETECTORS[kind](8))
         cfg.update(student_type=cfg.type, type='Distiller', teacher=copy.deepcopy(teachers[kind]),
-                   terms=[dict(type='Hint', layer='neck', loss=loss, **term)])
-        return build(cfg, 1).terms[0]
+                   terms=[dict(dict(type='Hint', layer='neck', loss=loss), **term)])
+        model = build(cfg, 1)
+        return model if whole else model.terms[0]
     return of
 
 
@@ -116,3 +128,32 @@ def test_what_is_given_wins_and_the_plan_prints_the_rest(hint):
 def test_other_losses_keep_all_levels(hint):
     term = hint('faster_rcnn', dict(type='HintLoss'))
     assert len(term.pairs) == 5 and 'not given' not in '\n'.join(term.describe())
+
+
+@pytest.mark.parametrize('kind, layer', [('gfl', 'gfl_cls'), ('retinanet', 'retina_cls'), ('fcos', 'conv_cls'),
+                                         ('atss', 'atss_cls')])
+def test_cwd_on_class_logits_is_what_the_config_says(hint, kind, layer):
+    """Not the neck: MMRazor's config of that name inherits the neck's and silently distils there."""
+    model = hint(kind, dict(type='CWDLoss'), True, layer=f'bbox_head.{layer}', adapter=None)
+    lines = [line for line in model.plan() if 'hint' in line or 'as published' in line]
+    assert lines[0].startswith(f'hint bbox_head.{layer} <- teacher bbox_head.{layer}, CWDLoss')
+    assert lines[1].startswith('    not given, as published for class logits of GFL')
+    assert lines[1].endswith(': temperature=1.0, standardise=False, loss_weight=5.0')
+    assert len(lines) == 2 and model.terms[0].pairs == [(i, i) for i in range(5)]
+    assert model.terms[0].compares_classes
+    logits = {}
+    for name, network in (('student', model), ('teacher', model.teacher.model)):
+        network.bbox_head.register_forward_hook(lambda module, args, out, name=name: logits.update({name: out[0]}))
+    losses = losses_of(model, make_batch(sizes=((64, 96),) * 2))
+    expected = 0.0
+    for ours, theirs in zip(logits['student'], logits['teacher']):  # (2, A classes, h, w) each
+        for image in range(2):
+            for one, other in zip(ours[image].detach().double(), theirs[image].double()):
+                p, q = one.flatten().softmax(0), other.flatten().softmax(0)
+                expected += 5 * float((q * (q / p).log()).sum()) / (2 * len(ours[image]))
+    assert float(losses[f'loss_hint_bbox_head_{layer}'].detach()) == pytest.approx(expected, rel=1e-3)
+
+
+def test_class_logits_through_an_adapter_are_no_classes(hint):
+    assert not hint('gfl', dict(type='CWDLoss'), layer='bbox_head.gfl_cls').compares_classes
+    assert not hint('gfl', dict(type='CWDLoss')).compares_classes

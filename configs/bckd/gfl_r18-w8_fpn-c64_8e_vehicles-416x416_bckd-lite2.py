@@ -1,0 +1,7 @@
+# Vehicles, GFL of 8 base channels, from scratch, under a pre-trained EfficientNet-Lite2: BCKD.
+_base_ = '../gfl/gfl_r18-w8_fpn-c64_8e_vehicles-416x416.py'
+model = dict(
+    type='Distiller',
+    teacher=dict(config='configs/gfl/gfl_lite2_fpn-c64_24e_vehicles-416x416.py',
+                 checkpoint='work_dirs/gfl_lite2_fpn-c64_24e_vehicles-416x416/epoch_24.pth'),
+    terms=[dict(type='BCKD')])

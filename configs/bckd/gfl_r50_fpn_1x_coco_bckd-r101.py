@@ -1,0 +1,7 @@
+# GFL ResNet-50 under ResNet-101: BCKD, the published pair (40.1 -> 43.2 in the paper).
+_base_ = '../gfl/gfl_r50_fpn_1x_coco.py'
+model = dict(
+    type='Distiller',
+    teacher=dict(config='mmdet::gfl/gfl_r101_fpn_ms-2x_coco.py',
+                 checkpoint='https://download.openmmlab.com/mmdetection/v2.0/gfl/gfl_r101_fpn_mstrain_2x_coco/gfl_r101_fpn_mstrain_2x_coco_20200629_200126-dd12f847.pth'),
+    terms=[dict(type='BCKD')])
