@@ -149,6 +149,13 @@ def teacher_checkpoint(tmp_path_factory):
 
 
 @pytest.fixture(scope='session')
+def teachers(tmp_path_factory):
+    """Teachers of every kind, for :data:`methods.METHODS`."""
+    from methods import Teachers
+    return Teachers(tmp_path_factory.mktemp('teachers'))
+
+
+@pytest.fixture(scope='session')
 def tiny_coco(tmp_path_factory):
     """A COCO-format data set of 8 training and 4 validation images of 128x96 pixels; one image has no objects."""
     import json

@@ -8,7 +8,7 @@ from mmengine.config import DictAction
 from mmengine.runner import Runner
 
 from ..config import load_config
-from ..engine.data_check import check_data
+from ..engine.data_check import check_data, report
 from ..engine.distributed import leave, prepare_launcher
 from ..errors import ConfigError
 from ..plain import deployed_config
@@ -57,8 +57,9 @@ def run(args: argparse.Namespace) -> int:
         cfg.visualizer = dict(type='DetLocalVisualizer', vis_backends=[dict(type='LocalVisBackend')],
                               name='visualizer_of_detections')
         cfg.default_hooks.visualization = dict(type='DetVisualizationHook', draw=True, test_out_dir=args.show_dir)
-    check_data(cfg, ('test_dataloader',))
+    findings = check_data(cfg, ('test_dataloader',))
     runner = Runner.from_cfg(cfg)
+    report(findings, runner.logger)
     load_deployed(runner.model, args.checkpoint, network)
     runner.logger.info(f'Evaluating {args.checkpoint}' + (f', the {network} network' if network else ''))
     if args.out:

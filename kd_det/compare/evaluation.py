@@ -7,6 +7,7 @@ import uuid
 from dataclasses import dataclass
 
 from mmengine.config import Config
+from mmengine.logging import print_log
 
 from ..errors import CompareError
 from .accuracy import FIGURES, Accuracy, accuracy_of, dataset_of
@@ -53,7 +54,9 @@ def evaluate(cfg: Config, model: dict, state_dict: dict, split: str) -> Evaluati
     for key in (f'{split}_dataloader', f'{split}_evaluator'):
         if not cfg.get(key):
             raise CompareError(f'cannot evaluate: the config has no {key}')
-    check_data(cfg, (f'{split}_dataloader',))
+    for level, text in check_data(cfg, (f'{split}_dataloader',)):
+        if level == 'warning':
+            print_log(text, 'current', level=30)
     hooks = {name: hook for name, hook in (cfg.get('default_hooks') or {}).items()
              if name not in ('visualization', 'checkpoint')}
     with tempfile.TemporaryDirectory() as work_dir, contextlib.redirect_stdout(sys.stderr):

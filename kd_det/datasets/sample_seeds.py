@@ -7,8 +7,10 @@ import torch
 from mmengine.dist import get_dist_info
 from torch.utils.data import DataLoader, IterableDataset
 
+from ..errors import DataError
 from ..random_state import cpu_random_state, seed_cpu, seed_of, set_cpu_random_state
 from .exact_views import transforms_of
+from .image_files import image_damage
 
 KEEPS_STATE = {'CachedMosaic', 'CachedMixUp', 'Albu'}
 """Transforms that remember earlier samples, or draw from a random state of their own."""
@@ -100,7 +102,22 @@ class SeededItems:
     def _sample(self, index: int) -> Any:
         if isinstance(index, SampleIndex):
             seed_cpu(index.seed)
-        return self.dataset[int(index)]
+        try:
+            return self.dataset[int(index)]
+        except Exception as error:
+            name = image_of(self.dataset, int(index))
+            found = image_damage(name) if name else None
+            if found is None:  # it is not the image's fault
+                raise
+            raise DataError(f'image {name}: {found}; mend it, or take it out of the annotation file') from error
+
+
+def image_of(dataset: Any, index: int) -> str | None:
+    """The file of a sample, where it has one of its own."""
+    try:
+        return dataset.get_data_info(index).get('img_path')
+    except Exception:  # data sets are anybody's; the error at hand is the one to report
+        return None
 
 
 class CollateUnlessEmpty:

@@ -1,39 +1,55 @@
 """Look at the data before training starts, and say what is wrong with it in words.
 
-MMDetection drops classes that the annotation file does not know, boxes without area and images without annotations
-silently, and fails on a missing folder deep inside a worker process.
+MMDetection drops objects and images silently, takes a file's order of categories for the classes' order, and fails on a
+missing folder or a broken image deep inside a worker process.
 """
 import json
-import math
+import logging
+import os
 import os.path as osp
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from mmengine.config import Config
-from mmengine.logging import print_log
 
 from ..errors import ConfigError, DataError
+from .annotation_check import check_annotations
+from .distributed import is_first_process
+from .image_check import check_images
+from .object_count import ObjectCount, count_objects, describe, looks_like_corners
 
-CHECKED_FILES = 2000  # images looked up on disk per data set; a full COCO takes too long over a network drive
+POLICIES = ('zero_size_boxes', 'image_sizes', 'unknown_categories')
+Findings = list[tuple[str, str]]
+"""(level, text): 'info' or 'warning'."""
 
 
-def check_data(cfg: Config, loaders: Iterable[str]) -> None:
-    """Check every ``CocoDataset`` below the named data loaders.
+def check_data(cfg: Config, loaders: Iterable[str]) -> Findings:
+    """Check every ``CocoDataset`` below the named data loaders; on the first process, for all.
 
-    ``data_check=dict(zero_size_boxes='skip')`` in the config turns boxes without area from an error into a warning
-    (COCO has a few; MMDetection leaves them out).
+    ``data_check=dict(zero_size_boxes='skip', image_sizes='skip', unknown_categories='skip')`` in the config turns an error
+    into a warning: boxes without area (COCO has a few; MMDetection leaves them out), images of another size than stated,
+    annotations of categories that the file does not have.
+
+    Returns:
+        list[tuple[str, str]]: what is to be logged.
 
     Raises:
-        DataError: missing data folder, annotation file or images; an annotation file without images; classes that it
-            does not have; boxes without area or with coordinates that are not finite.
+        DataError: missing folder, files or images; images that cannot be decoded or have another size; an annotation file
+            that lacks fields or refers to what is not there; classes in another order than the file's categories; boxes
+            given by corners; no image or object to train on, or not enough for a batch.
     """
     policy = dict(cfg.get('data_check') or {})
-    skip = policy.pop('zero_size_boxes', 'error')
-    if policy or skip not in ('error', 'skip'):
-        raise ConfigError(f'data_check={cfg.data_check}: the only key is zero_size_boxes, "error" (default) or "skip"')
-    seen, classes = set(), {}
+    if set(policy) - set(POLICIES) or set(policy.values()) - {'error', 'skip'}:
+        raise ConfigError(f'data_check={cfg.data_check}: the keys are {", ".join(POLICIES)}; each is "error" (default) or '
+                          '"skip"')
+    found: Findings = []
+    if not is_first_process():
+        return found
+    seen: dict[tuple, ObjectCount | None] = {}
+    classes: dict = {}
     for loader in loaders:
         if cfg.get(loader) is None:
             continue
+        counts = []
         for key, dataset in _coco_datasets(cfg[loader].get('dataset', {}), f'{loader}.dataset'):
             names = (dataset.get('metainfo') or {}).get('classes')
             classes.setdefault(names if isinstance(names, str) or names is None else tuple(names), key)
@@ -41,13 +57,23 @@ def check_data(cfg: Config, loaders: Iterable[str]) -> None:
                 (one, there), (other, here) = classes.items()
                 raise DataError(f'{here}.metainfo.classes: found {other}, {there} has {one}; a label is a place in this '
                                 'list, so that names and order must be the same everywhere')
-            spot = (dataset.get('data_root'), dataset.get('ann_file'), str(dataset.get('metainfo')))
+            spot = (dataset.get('data_root'), dataset.get('ann_file'), str(dataset.get('metainfo')),
+                    str(dataset.get('filter_cfg')), str(dataset.get('indices')))
             if spot not in seen:
-                seen.add(spot)
-                _check_coco(key, dataset, skip)
+                seen[spot] = _check_coco(key, dataset, policy, loader.startswith('val'), found)
+            counts.append(seen[spot])
+        if counts and None not in counts:
+            _check_amount(cfg, loader, counts, found)
+    return found
 
 
-def _coco_datasets(dataset: dict, key: str):
+def report(findings: Findings, logger: logging.Logger) -> None:
+    """Log what a check found."""
+    for level, text in findings:
+        getattr(logger, level)(text)
+
+
+def _coco_datasets(dataset: dict, key: str) -> Iterator[tuple[str, dict]]:
     """The CocoDataset configs inside wrappers (RepeatDataset, ConcatDataset ...), with their config keys."""
     if isinstance(dataset.get('dataset'), dict):
         yield from _coco_datasets(dataset['dataset'], f'{key}.dataset')
@@ -57,14 +83,26 @@ def _coco_datasets(dataset: dict, key: str):
         yield key, dataset
 
 
-def _check_coco(key: str, dataset: dict, zero_size_boxes: str) -> None:
+def _check_coco(key: str, dataset: dict, policy: dict, evaluated: bool, found: Findings) -> ObjectCount | None:
     root = dataset.get('data_root') or ''
     if '://' in root or (dataset.get('backend_args') or {}).get('backend') not in (None, 'local', 'disk'):
-        return  # a remote store; MMEngine's file backend reports what it cannot read
+        return None  # a remote store; MMEngine's file backend reports what it cannot read
     if root and not osp.isdir(root):
         raise DataError(f'{key}.data_root: the folder {root!r} does not exist. Put or link the data set there, or say '
                         'where it is with --data-root PATH' + _hint(root))
     path = osp.join(root, dataset['ann_file']) if not osp.isabs(dataset['ann_file']) else dataset['ann_file']
+    coco = _read(key, path)
+    found += [('warning', text) for text in check_annotations(key, coco, path, evaluated,
+                                                              policy.get('unknown_categories', 'error'))]
+    classes = _check_classes(key, dataset, coco, path)
+    found += [('warning', text) for text in check_images(key, dataset, coco, root, policy.get('image_sizes', 'error'))]
+    found += [('warning', text) for text in _check_boxes(key, coco, path, policy.get('zero_size_boxes', 'error'))]
+    count = count_objects(coco, classes, dataset)
+    found += describe(key, count, classes)
+    return count
+
+
+def _read(key: str, path: str) -> dict:
     if not osp.isfile(path):
         raise DataError(f'{key}.ann_file: {path!r} does not exist; an annotation file in COCO format is expected there')
     try:
@@ -77,9 +115,7 @@ def _check_coco(key: str, dataset: dict, zero_size_boxes: str) -> None:
                         '"categories"')
     if not coco['images']:
         raise DataError(f'{key}.ann_file: {path!r} lists no images')
-    _check_classes(key, dataset, coco, path)
-    _check_images(key, dataset, coco, root)
-    _check_boxes(key, coco, path, zero_size_boxes)
+    return coco
 
 
 def _hint(root: str) -> str:
@@ -87,7 +123,7 @@ def _hint(root: str) -> str:
     return {'digits': '. Make it with: python tools/datasets/make_digits.py'}.get(name, '')
 
 
-def _check_classes(key: str, dataset: dict, coco: dict, path: str) -> None:
+def _check_classes(key: str, dataset: dict, coco: dict, path: str) -> tuple[str, ...]:
     found = [c['name'] for c in coco['categories']]
     wanted = (dataset.get('metainfo') or {}).get('classes')
     if wanted is None:
@@ -103,35 +139,50 @@ def _check_classes(key: str, dataset: dict, coco: dict, path: str) -> None:
     if missing:
         raise DataError(f'{key}.metainfo.classes: {path!r} has no {missing}; its categories are {found}. MMDetection '
                         'would train without the missing classes')
+    order = [name for name in found if name in wanted]
+    if order != list(wanted):
+        raise DataError(f'{key}.metainfo.classes: found {tuple(wanted)}, and {path!r} has its categories in the order '
+                        f'{tuple(order)}. MMDetection numbers labels by the file, so that names and labels would not '
+                        'belong together; write the classes in the file\'s order, or reorder its categories')
+    return tuple(wanted)
 
 
-def _check_images(key: str, dataset: dict, coco: dict, root: str) -> None:
-    folder = osp.join(root, (dataset.get('data_prefix') or {}).get('img', ''))
-    if not osp.isdir(folder):
-        raise DataError(f'{key}.data_prefix.img: the folder {folder!r} does not exist')
-    names = [image['file_name'] for image in coco['images'][:CHECKED_FILES]]
-    missing = [name for name in names if not osp.isfile(osp.join(folder, name))]
-    if missing:
-        raise DataError(f'{key}: {len(missing)} of the first {len(names)} images are not in {folder!r}, the first one '
-                        f'is {missing[0]!r}')
-
-
-def _check_boxes(key: str, coco: dict, path: str, zero_size_boxes: str) -> None:
-    ids = {image['id'] for image in coco['images']}
-    empty = []
-    for note in coco.get('annotations') or []:
-        box = note.get('bbox')
-        if box is None or len(box) != 4 or not all(math.isfinite(v) for v in box):
-            raise DataError(f'{key}.ann_file: annotation {note.get("id")} in {path!r} has bbox {box}; four finite '
-                            'numbers [x, y, width, height] in pixels are expected')
-        if note['image_id'] not in ids:
-            raise DataError(f'{key}.ann_file: annotation {note.get("id")} in {path!r} is of image {note["image_id"]}, '
-                            'which the file does not list')
-        if box[2] <= 0 or box[3] <= 0:
-            empty.append(note['id'])
+def _check_boxes(key: str, coco: dict, path: str, zero_size_boxes: str) -> list[str]:
+    corners = looks_like_corners(coco)
+    if corners:
+        raise DataError(f'{key}.ann_file: the boxes in {path!r} look like corners [x1, y1, x2, y2]: as [x, y, width, '
+                        f'height] {len(corners)} of {len(coco["annotations"])} leave their image, e.g. annotation '
+                        f'{corners[0]["id"]} with {corners[0]["bbox"]}, and as corners all of them are sound. COCO\'s are '
+                        '[x, y, width, height]')
+    empty = [note['id'] for note in coco.get('annotations') or [] if note['bbox'][2] <= 0 or note['bbox'][3] <= 0]
     if empty and zero_size_boxes == 'error':
         raise DataError(f'{key}.ann_file: {len(empty)} boxes in {path!r} have no area, e.g. annotations {empty[:5]}; '
                         "mend them, or train without them: data_check=dict(zero_size_boxes='skip')")
-    if empty:
-        print_log(f'{path}: {len(empty)} boxes without area are left out, e.g. annotations {empty[:5]}', 'current',
-                  level=30)
+    return [f'{path}: {len(empty)} boxes without area are left out, e.g. annotations {empty[:5]}'] if empty else []
+
+
+def _check_amount(cfg: Config, loader: str, counts: list[ObjectCount], found: Findings) -> None:
+    """Something is left to train on, and enough for one batch."""
+    images, objects = sum(count.images for count in counts), sum(sum(count.trained.values()) for count in counts)
+    why = '; '.join(text for level, text in found if loader in text) or 'the annotation file states none'
+    if not images:
+        raise DataError(f'{loader}.dataset: no image is left of what the annotation file lists: {why}')
+    learns = loader.startswith('train') and (cfg.get('model') or {}).get('ground_truth', True)
+    if not objects and learns:
+        raise DataError(f'{loader}.dataset: no object is left to train on: {why}')
+    if not objects:
+        found.append(('warning', f'{loader}.dataset: no object in it; AP has no meaning there'))
+    config = cfg[loader]
+    drops = config.get('drop_last', False) or (config.get('batch_sampler') or {}).get('drop_last', False)
+    batch, processes = config.get('batch_size') or 1, int(os.environ.get('WORLD_SIZE', '1'))
+    if loader.startswith('train') and drops and images * _times(config.get('dataset')) < batch * processes:
+        raise DataError(f'{loader}: {images} images are too few for one batch of {batch} in each of {processes} '
+                        'process(es), and drop_last=True leaves out what is less; set a smaller batch_size')
+
+
+def _times(dataset: dict | None) -> float:
+    """How often wrappers repeat a data set."""
+    if not isinstance(dataset, dict):
+        return 1
+    own = float('inf') if 'oversample_thr' in dataset else dataset.get('times', 1)  # class balance: as it sees fit
+    return own * _times(dataset.get('dataset'))

@@ -53,6 +53,11 @@ def prepare_launcher(cfg: Config, launcher: str) -> None:
     cfg.model_wrapper_cfg = wrapper
 
 
+def is_first_process() -> bool:
+    """Whether this process is rank 0, also before any process group is there: launchers say it in the environment."""
+    return os.environ.get('RANK', os.environ.get('SLURM_PROCID', os.environ.get('OMPI_COMM_WORLD_RANK', '0'))) == '0'
+
+
 def end_with_parent() -> None:
     """Ask Linux for a SIGTERM when the launcher dies, so that a killed one leaves no ranks training on."""
     if sys.platform != 'linux':

@@ -6,6 +6,7 @@ import os.path as osp
 from collections.abc import Iterator
 
 from ..errors import ConfigError
+from .distributed import is_first_process
 
 NAME = '.lock'
 
@@ -20,7 +21,7 @@ def work_directory(path: str) -> Iterator[None]:
     Raises:
         ConfigError: another run is in it.
     """
-    if os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0')) != '0':
+    if not is_first_process():
         yield
         return
     handle = _held(path)

@@ -7,7 +7,7 @@ from mmengine.runner import Runner
 from ..compat.checkpoint import load
 from ..config import resume_from
 from .checkpoint_files import latest_whole, write_checkpoints_whole
-from .data_check import check_data
+from .data_check import check_data, report
 from .distributed import leave
 from .finite_hook import FiniteHook
 from .interrupt_hook import InterruptHook
@@ -30,8 +30,9 @@ def prepared_runner(cfg: Config, resume: str | None = None, anyway: bool = False
     """
     resume_from(cfg, latest_or_afresh(cfg) if resume == 'auto' else resume)
     keep_seed(cfg)
-    check_data(cfg, ('train_dataloader', 'val_dataloader'))
+    findings = check_data(cfg, ('train_dataloader', 'val_dataloader'))
     runner = Runner.from_cfg(cfg) if 'runner_type' not in cfg else RUNNERS.build(cfg)
+    report(findings, runner.logger)
     write_checkpoints_whole(runner)
     seeds = SeedHook()
     seeds.take_over(runner)

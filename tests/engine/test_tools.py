@@ -9,7 +9,6 @@ from conftest import build, faster_rcnn_cfg, run_tool
 from mmengine.config import Config
 
 from kd_det.config import check_keys, load_config
-from kd_det.engine.data_check import check_data
 from kd_det.errors import CheckpointMismatch, ConfigError, DataError
 
 
@@ -95,53 +94,10 @@ def test_mmdetections_own_configs_pass_the_key_check():
         check_keys(get_config(f'mmdet::{name}'), {})
 
 
-# -- data ---------------------------------------------------------------------------------------------------------
-def broken(trained, tiny_coco, tmp_path, edit):
-    root = tmp_path / 'broken'
-    shutil.copytree(tiny_coco, root)
-    path = root / 'annotations' / 'train.json'
-    coco = json.loads(path.read_text())
-    edit(coco, root)
-    if path.exists():
-        path.write_text(json.dumps(coco))
-    return load_config(trained[0], data_root=str(root))
-
-
-@pytest.mark.parametrize('edit, words', [
-    (lambda coco, root: shutil.rmtree(root / 'images'), r'data_prefix.img: the folder .*images'),
-    (lambda coco, root: (root / 'images' / 'train_0.png').unlink(), r"1 of the first 8 images.*train_0.png"),
-    (lambda coco, root: (root / 'annotations' / 'train.json').unlink(), r'ann_file: .*train.json.* does not exist'),
-    (lambda coco, root: coco['images'].clear(), 'lists no images'),
-    (lambda coco, root: coco['categories'].pop(), r"has no \['square'\]; its categories are \['disc'\]"),
-    (lambda coco, root: coco['annotations'][0].update(bbox=[3, 4, 0, 9]), r'1 boxes .* no area, e.g. annotations \[1\]'),
-    (lambda coco, root: coco['annotations'][0].update(bbox=[3, 4, float('nan'), 9]), 'four finite numbers'),
-    (lambda coco, root: coco['annotations'][0].update(image_id=99), 'which the file does not list'),
-    (lambda coco, root: coco.pop('images'), 'not in COCO format'),
-])
-def test_bad_data_is_an_error_in_words(trained, tiny_coco, tmp_path, edit, words):
-    cfg = broken(trained, tiny_coco, tmp_path, edit)
-    with pytest.raises(DataError, match=words) as error:
-        check_data(cfg, ('train_dataloader',))
-    assert 'train_dataloader.dataset' in str(error.value)
-
-
 def test_missing_data_folder_stops_the_tool_before_it_writes(trained, tmp_path):
     with pytest.raises(DataError, match=r'data_root: the folder .*nowhere.* does not exist.*--data-root'):
         run_tool('train', trained[0], '--work-dir', str(tmp_path / 'w'), '--data-root', str(tmp_path / 'nowhere'))
     assert not (tmp_path / 'w').exists()
-
-
-def test_boxes_without_area_can_be_left_out(trained, tiny_coco, tmp_path):
-    cfg = broken(trained, tiny_coco, tmp_path, lambda coco, root: coco['annotations'][0].update(bbox=[3, 4, 0, 9]))
-    cfg.data_check = dict(zero_size_boxes='skip')
-    check_data(cfg, ('train_dataloader',))
-    cfg.data_check = dict(zero_boxes='skip')
-    with pytest.raises(ConfigError, match='zero_size_boxes'):
-        check_data(cfg, ('train_dataloader',))
-
-
-def test_good_data_passes(trained):
-    check_data(load_config(trained[0]), ('train_dataloader', 'val_dataloader', 'test_dataloader'))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='mixed precision is refused only without a GPU')
