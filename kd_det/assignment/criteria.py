@@ -62,7 +62,7 @@ def fisher(costs: Tensor, cells: Tensor, num_cells: int) -> Tensor:
     place = torch.arange(len(order), device=cells.device) - (sizes.cumsum(0) - sizes)[cells[order]]
     table = costs.new_zeros(networks, num_cells, width)
     table[:, cells[order], place] = costs[:, order]
-    fit = fit_two_gaussians(table.view(-1, width), sizes.repeat(networks))  # N * num_cells problems
+    fit = fit_two_gaussians(table.view(networks * num_cells, width), sizes.repeat(networks))
     rho = (fit.means[:, 1] - fit.means[:, 0]).square() / fit.variances.sum(1)
     return rho.view(networks, num_cells)
 

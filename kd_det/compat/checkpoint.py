@@ -169,18 +169,26 @@ class _SafeTorch(ModuleType):
         return getattr(torch, name)
 
 
-def _name_the_file(loader: type) -> None:
-    """Backends hand bytes to ``torch.load``; the one who knows the name adds it to the error."""
-    unnamed = loader.load_checkpoint.__func__
+def _guard(loader: type) -> None:
+    """Two things that are the same on every route of MMEngine's loader.
 
-    @functools.wraps(unnamed)
+    - Backends hand bytes to ``torch.load``; the one who knows the name adds it to the error.
+    - ``Runner.resume`` executes the text in ``meta['config']``, which MMCV 1 wrote; it is taken out. All that the runner
+      looks up in it is ``gpu_ids``, which MMEngine's own checkpoints do not have.
+    """
+    unguarded = loader.load_checkpoint.__func__
+
+    @functools.wraps(unguarded)
     def load_checkpoint(cls, filename, *args, **kwargs):
         try:
-            return unnamed(cls, filename, *args, **kwargs)
+            found = unguarded(cls, filename, *args, **kwargs)
         except UnsafeCheckpointError as error:
             if error.source is not None:
                 raise
             raise UnsafeCheckpointError(filename, error.unsafe_global, error.reason) from None
+        if isinstance(found, dict) and isinstance(found.get('meta'), dict):
+            found['meta'].pop('config', None)
+        return found
 
     loader.load_checkpoint = classmethod(load_checkpoint)
 
@@ -215,5 +223,5 @@ def install() -> None:
     if hasattr(module, '_safe_torch_load'):
         # the fork's own loader falls back to weights_only=False when the safe way fails
         module._safe_torch_load = _load_for_mmengine
-    _name_the_file(module.CheckpointLoader)
+    _guard(module.CheckpointLoader)
     module.torch = _SafeTorch('torch')

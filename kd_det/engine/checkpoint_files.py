@@ -58,11 +58,17 @@ class SafeCheckpointHook(CheckpointHook):
             super()._save_best_checkpoint(runner, metrics)
             kept = {self.__dict__.get('best_ckpt_path'), *(self.__dict__.get('best_ckpt_path_dict') or {}).values()}
             for path in self.file_backend.removed:
-                if path not in kept and backend.isfile(path):  # written anew under the same name
+                # kept: written anew under the same name
+                if path not in kept and self._is_own_best(path) and backend.isfile(path):
                     backend.remove(path)
             self._say_removed(runner)
         finally:
             self.file_backend = backend
+
+    def _is_own_best(self, path: str) -> bool:
+        """The path comes out of the checkpoint that was resumed, which could name any file."""
+        return osp.basename(path).startswith('best_') and \
+            osp.realpath(osp.dirname(path)) == osp.realpath(self.out_dir)
 
     def _say_removed(self, runner: Runner) -> None:
         for hook in runner.hooks if is_main_process() else ():  # what belongs to a removed file goes too
@@ -74,13 +80,16 @@ class SafeCheckpointHook(CheckpointHook):
 
 
 class _RemovesLater:
-    """A file backend that notes what it is told to remove."""
+    """A file backend that notes which file it is told to remove, and removes no folder."""
 
     def __init__(self, backend: Any) -> None:
         self.backend, self.removed = backend, []
 
     def remove(self, path: str) -> None:
         self.removed.append(path)
+
+    def rmtree(self, path: str) -> None:
+        """A best checkpoint is a file here; a folder of this name is not the run's."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.backend, name)

@@ -125,8 +125,8 @@ class CoLADHook(DistillHook):
 
     def _with_peer(self, save: Callable) -> Callable:
         def save_both(out_dir: str, filename: str, *args: Any, **kwargs: Any) -> None:
-            backend_args, (stem, extension) = kwargs.get('backend_args'), osp.splitext(filename)
-            path = join_path(out_dir, stem + PEER_SUFFIX + extension, backend_args=backend_args)
+            backend_args = kwargs.get('backend_args')
+            path = join_path(out_dir, _peer_file(filename), backend_args=backend_args)
             # known before the first is saved: a resumed run must be able to remove this one too
             self._written[path] = join_path(out_dir, filename, backend_args=backend_args)
             save(out_dir, filename, *args, **kwargs)
@@ -167,6 +167,13 @@ class CoLADHook(DistillHook):
             state = dict(state, peer=peer['state_dict'])
         super()._restore(runner, state)
         self._taught = dict(state.get('taught', self._taught))
-        # a second network whose first one the user has removed since then is kept
+        # a second network whose first one the user has removed since then is kept; so is whatever else a forged
+        # checkpoint names
         self._written = {peer: first for peer, first in state.get('written', {}).items()
-                         if '://' in first or exists(first)}
+                         if ('://' in first or exists(first)) and peer == _peer_file(first)}
+
+
+def _peer_file(path: str) -> str:
+    """Where the second network is written beside the first one's file."""
+    stem, extension = osp.splitext(path)
+    return stem + PEER_SUFFIX + extension

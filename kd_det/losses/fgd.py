@@ -136,6 +136,8 @@ class FGDLoss(nn.Module):
         ``boxes`` (G, 4) of each image, xyxy in pixels of the padded batch; ``canvas`` its (H, W).
         """
         comparable(guided=guided, hint=hint)
+        if guided.dim() != 4:
+            raise ValueError(f'FGD compares maps (N, C, H, W), found {tuple(guided.shape)}')
         if len(boxes) != len(guided):
             raise ValueError(f'boxes of {len(boxes)} images found for features of {len(guided)}')
         foreground = foreground_mask([box.to(guided.device) for box in boxes], tuple(guided.shape[2:]), canvas)
