@@ -19,7 +19,8 @@ CONFIGS = ROOT / 'configs'
 PAGE = CONFIGS / 'README.md'
 BEGIN, END = '<!-- matrix -->', '<!-- /matrix -->'
 HEADS = {'distill_faster_rcnn': 'Chen et al.', 'lad': 'LAD, SoLAD', 'soft_label': 'soft label', 'colad': 'CoLAD',
-         'pkd': 'PKD', 'cwd': 'CWD', 'fgd': 'FGD', 'mgd': 'MGD', 'several_teachers': 'several', 'class_balanced': 'CBD',
+         'pkd': 'PKD', 'cwd': 'CWD', 'fgd': 'FGD', 'mgd': 'MGD', 'bckd': 'BCKD', 'crosskd': 'CrossKD',
+         'ld': 'LD', 'several_teachers': 'several', 'class_balanced': 'CBD',
          'unlabelled': 'pseudo-labels'}
 """How a folder is called at the head of its column; others by their own name."""
 DATA = {'coco': 'COCO', 'voc': 'VOC', 'bccd': 'BCCD', 'digits': 'Digits', 'vehicles': 'Vehicles', 'lvis': 'LVIS'}
