@@ -12,6 +12,7 @@ from ..build import build, checked
 from ..errors import ConfigError
 from ..sources import Ensemble, FrozenTeacher, RecordedTeacher
 from ..sources.build import Source, build_ensemble, build_sources
+from ..sources.inheriting import inheritance_of
 from ..sources.layers import Captured, LayerShape, probe_layers
 from ..terms.step import Step
 from ..terms.term import Term
@@ -174,7 +175,7 @@ class Distiller:
         for name, source in self.sources.items():
             if source.trains:
                 source.init_weights()
-            elif self.reached(name, list(self.terms)):
+            elif self.reached(name, list(self.terms)) or inheritance_of(source) is not None:
                 source.load()
 
     def __reduce_ex__(self, protocol: int) -> tuple:

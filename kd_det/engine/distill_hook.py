@@ -10,6 +10,7 @@ from ..datasets import TwoViewDataset
 from ..detectors import Distiller
 from ..errors import ConfigError
 from ..sources import Ensemble
+from ..sources.inheriting import inherit, inheritance_of
 from ..training_only import TrainingOnly
 from .term_watch import TermWatch
 
@@ -30,9 +31,13 @@ class DistillHook(Hook):
 
     def __init__(self, patience: int = 50) -> None:
         self._watch = TermWatch(patience)
+        self._resumed = False
 
     def before_train(self, runner: Runner) -> None:
         model = distiller_of(runner)
+        # after weights were drawn or loaded (load_from), unless they are those of a run that goes on
+        for line in inherit(model, model.sources, begins=not self._resumed):
+            runner.logger.info(line)
         runner.logger.info('Distillation plan:\n  ' + '\n  '.join(model.plan()))
         self._check_classes(model, runner)
         self._check_optimizer(model, runner)
@@ -43,7 +48,9 @@ class DistillHook(Hook):
     def _check_classes(self, model: Distiller, runner: Runner) -> None:
         names = runner.train_dataloader.dataset.metainfo.get('classes')
         for name, source in model.sources.items():
-            if not any(term.compares_classes for term in model.terms if term.source == name):
+            inheritance = inheritance_of(source)
+            compared = any(term.compares_classes for term in model.terms if term.source == name)
+            if not compared and not (inheritance and inheritance.has_classes):
                 continue
             if isinstance(source, Ensemble):
                 for member in source.members.values():
@@ -112,6 +119,7 @@ class DistillHook(Hook):
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         if not runner._resume:
             return
+        self._resumed = True
         if 'kd_det' not in checkpoint:
             raise ConfigError(f'--resume: {runner._load_from or "the latest checkpoint"} is of a run without '
                               'distillation (it has no "kd_det" entry); to start from its weights use '

@@ -34,7 +34,19 @@ def build_sources(student: nn.Module, teacher: dict | None, sources: dict | None
     for name in several:
         cfg, key = found[name]
         built[name] = build_ensemble(student, key, {k: v for k, v in cfg.items() if k != 'type'}, built)
+    _check_inheritances([source for source in built.values() if isinstance(source, FrozenTeacher)])
     return {name: built[name] for name in found}
+
+
+def _check_inheritances(teachers: list[FrozenTeacher]) -> None:
+    """A part comes from one teacher."""
+    taken: dict[str, str] = {}
+    for inheritance in [teacher.inheritance for teacher in teachers if teacher.inheritance is not None]:
+        for part in inheritance.parts:
+            twice = [other for other in taken if f'{part}.'.startswith(f'{other}.') or f'{other}.'.startswith(f'{part}.')]
+            if twice:
+                raise ConfigError(f'{inheritance.key}: {part!r} is inherited by {taken[twice[0]]} already')
+            taken[part] = inheritance.key
 
 
 def build_ensemble(student: nn.Module, key: str, cfg: dict, built: dict[str, Source]) -> Ensemble:
@@ -60,4 +72,6 @@ def build_network(student: nn.Module, key: str, cfg: Any) -> FrozenTeacher | Pee
     source = KINDS[kind](**arguments, key=key, student_preprocessor=student.data_preprocessor)
     if isinstance(source, FrozenTeacher):
         source.belongs_to(student)
+        if source.inheritance is not None:
+            source.inheritance.check(student, source.model)
     return source

@@ -17,6 +17,7 @@ from ..errors import CheckpointMismatch, ConfigError
 from ..plain import detector_config
 from ..weights import check_values, load_whole, mismatch, read_state_dict
 from .folding import fold_batch_norms
+from .inheriting import Inheritance
 from .layers import PROBE_SIDE, LayerShape, channels_of, probe_layers, run_through
 from .normalisation import normalise, renormalisation
 from .passes import Pass
@@ -50,6 +51,8 @@ class FrozenTeacher:
         check (int): before training, evaluate it on so many images of the evaluation set; 0: do not. See
             :class:`kd_det.engine.teacher_check_hook.TeacherCheckHook`.
         baseline (float | None): the box AP, in [0, 1), that the check should find at least.
+        inherit (list[str] | None): parts with which the student begins, ``['neck', 'bbox_head']``; see
+            :class:`kd_det.sources.inheriting.Inheritance`.
         key (str): the config key, for messages.
         student_preprocessor (nn.Module | None): the student's, to translate its normalised inputs.
 
@@ -63,7 +66,8 @@ class FrozenTeacher:
     def __init__(self, config: str | dict, checkpoint: str | None = None, strict: bool = True, fuse_conv_bn: bool = True,
                  channels_last: bool = True, compile: bool = False, scale_factor: int = 1,
                  cfg_options: dict | None = None, check: int = 24, baseline: float | None = None,
-                 key: str = 'teacher', student_preprocessor: nn.Module | None = None) -> None:
+                 inherit: list[str] | None = None, key: str = 'teacher',
+                 student_preprocessor: nn.Module | None = None) -> None:
         if not isinstance(config, (str, dict)):
             raise ConfigError(f'{key}.config: found {config!r}; a config file or a dict is expected')
         if checkpoint is not None and not isinstance(checkpoint, str):
@@ -76,6 +80,7 @@ class FrozenTeacher:
         self.baseline = None if baseline is None else checked(f'{key}.baseline', fraction, baseline)
         self.key, self.checkpoint, self.scale_factor, self.strict = key, checkpoint, scale_factor, strict
         self.fuse_conv_bn, self.channels_last, self.compile = fuse_conv_bn, channels_last, compile
+        self.inheritance = None if inherit is None else Inheritance(f'{key}.inherit', inherit)
         self._owner: weakref.ref | None = None
         self.name = config if isinstance(config, str) else 'config given as a dict'
         self._network_cfg = detector_config(config, cfg_options, key)
@@ -137,6 +142,8 @@ class FrozenTeacher:
         else:
             self._load_what_fits(state)
         self.model.requires_grad_(False).eval()
+        if self.inheritance is not None:
+            self.inheritance.hold({k: v for k, v in self.model.state_dict().items() if k in state})
         if self.fuse_conv_bn:
             self.folded = len(fold_batch_norms(self.model, self._noise_probe(), keep=self.shapes))
         if self.channels_last:
@@ -283,6 +290,8 @@ class FrozenTeacher:
             lines.append(f'{self.key} sees each image at {self.scale_factor} times the student\'s resolution')
         elif self.renormalise is not None:
             lines.append(f'inputs are re-normalised for the {self.key} (its mean, std or channel order differ)')
+        if self.inheritance is not None:
+            lines.append(self.inheritance.describe())
         return lines
 
 
