@@ -58,6 +58,13 @@ def digest(state: dict) -> str:
     return found.hexdigest()
 
 
+def classes_of(meta: dict) -> tuple[str, ...] | None:
+    """The class names that MMEngine (``dataset_meta``) or MMCV 1 (``CLASSES``) wrote into a checkpoint."""
+    names = (meta.get('dataset_meta') or {}).get('classes') or (meta.get('dataset_meta') or {}).get('CLASSES') \
+        or meta.get('CLASSES')
+    return tuple(names) if names else None
+
+
 def check_values(model: nn.Module, state: dict, what: str) -> None:
     """The tensors of ``state`` can be weights of a trained network.
 

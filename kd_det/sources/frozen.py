@@ -15,7 +15,7 @@ from ..arguments import boolean, fraction, non_negative_int, positive_int
 from ..build import checked
 from ..errors import CheckpointMismatch, ConfigError
 from ..plain import detector_config
-from ..weights import check_values, load_whole, mismatch, read_state_dict
+from ..weights import check_values, classes_of, load_whole, mismatch, read_state_dict
 from .folding import fold_batch_norms
 from .inheriting import Inheritance
 from .layers import PROBE_SIDE, LayerShape, channels_of, probe_layers, run_through
@@ -132,7 +132,7 @@ class FrozenTeacher:
         except FileNotFoundError as error:
             raise ConfigError(f'{self.key}.checkpoint: there is no file {self.checkpoint!r}; give the file or URL of a '
                               'trained teacher, or --teacher CONFIG CHECKPOINT on the command line') from error
-        self.classes = _class_names(meta)
+        self.classes = classes_of(meta)
         return state
 
     def _take_weights(self, state: dict) -> None:
@@ -293,10 +293,3 @@ class FrozenTeacher:
         if self.inheritance is not None:
             lines.append(self.inheritance.describe())
         return lines
-
-
-def _class_names(meta: dict) -> tuple[str, ...] | None:
-    """The class names that MMEngine (``dataset_meta``) or MMCV 1 (``CLASSES``) wrote into the checkpoint."""
-    names = (meta.get('dataset_meta') or {}).get('classes') or (meta.get('dataset_meta') or {}).get('CLASSES') \
-        or meta.get('CLASSES')
-    return tuple(names) if names else None
