@@ -235,13 +235,19 @@ FORBIDDEN = {'pickle': {'load', 'loads', 'Unpickler'}, 'torch': {'load'}, 'np': 
 
 
 def test_nothing_in_the_package_unpickles_or_evaluates():
-    """``torch.load`` stands in compat/checkpoint.py alone, which passes weights_only=True."""
+    """``torch.load`` stands in compat/checkpoint.py alone, which passes weights_only=True; ``np.load`` says that it does not
+    unpickle."""
     root, found = Path(kd_det.__file__).parent, []
     for path in sorted(root.rglob('*.py')):
         if '.mim' in path.parts:
             continue
-        for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
+        tree = ast.parse(path.read_text(encoding='utf-8'))
+        harmless = {id(call.func) for call in ast.walk(tree) if isinstance(call, ast.Call) and any(
+            word.arg == 'allow_pickle' and getattr(word.value, 'value', True) is False for word in call.keywords)}
+        for node in ast.walk(tree):
             name = None
+            if id(node) in harmless:
+                continue
             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
                 name = node.attr if node.attr in FORBIDDEN.get(node.value.id, ()) else None
             elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
