@@ -1,16 +1,18 @@
 """What a resumed run must share with the run it continues; MMEngine compares next to nothing."""
-import ast
 import os.path as osp
 from typing import Any
 
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
+from ..config_difference import differing, flat, read_dumped
 from ..errors import CheckpointMismatch, ConfigError
 
 COMPARED = ('model', 'train_dataloader', 'optim_wrapper', 'param_scheduler', 'randomness')
 FREE = {'num_workers', 'persistent_workers', 'prefetch_factor', 'pin_memory'}
 """Of a data loader: they change how fast, not what."""
+ADDED = {'params', 'param_names', 'initial_lr'}
+"""In an optimizer's groups, beside its own settings."""
 SHOWN = 8
 
 
@@ -46,8 +48,11 @@ class ResumeCheckHook(Hook):
                 raise CheckpointMismatch(f'{what}: its {name} is {found!r}; this run ends at {end}'
                                          + ('; raise train_cfg.max_epochs to go on' if name == 'epoch' else ''))
         found = differences(meta.get('cfg') or '', runner.cfg.pretty_text)
-        if not found:
-            return
+        if found:
+            self._say(runner, what, found)
+        _check_optimizer(what, checkpoint['optimizer'], runner)
+
+    def _say(self, runner: Runner, what: str, found: list[str]) -> None:
         text = '\n  '.join(found[:SHOWN] + ([f'and {len(found) - SHOWN} more'] if len(found) > SHOWN else []))
         if not self.anyway:
             raise ConfigError(f'{what}: it is of a run with another config:\n  {text}\nResume with that config, or go on '
@@ -55,56 +60,55 @@ class ResumeCheckHook(Hook):
         runner.logger.warning(f'{what}: goes on although the config differs:\n  {text}')
 
 
+def _check_optimizer(what: str, state: dict, runner: Runner) -> None:
+    """The optimizer's state is of this run's optimizer; ``load_state_dict`` of another one fails late, or not at all."""
+    wrapper = runner.optim_wrapper
+    named = dict(wrapper.items()) if hasattr(wrapper, 'items') else {None: wrapper}
+    for name, one in named.items():
+        optimizer = getattr(one, 'optimizer', None)
+        if optimizer is None:  # not built: a runner of somebody else's
+            continue
+        found = state.get(name) if name is not None else state
+        groups = (found or {}).get('param_groups') or []
+        kind = type(optimizer).__name__
+        for stored, own in zip(groups, optimizer.param_groups):
+            there, here = set(stored) - set(own), set(own) - set(stored)
+            if there - ADDED and here - ADDED:  # another version of PyTorch adds keys on one side only
+                raise CheckpointMismatch(
+                    f'{what}: the optimizer\'s state in it is not {kind}\'s: it has {sorted(there - ADDED)}, {kind} has '
+                    f'{sorted(here - ADDED)}. Resume with the run\'s own optimizer, or start from its weights: '
+                    '--cfg-options load_from=CHECKPOINT')
+        sizes = [[len(group['params']) for group in side] for side in (groups, optimizer.param_groups)]
+        if sizes[0] != sizes[1]:
+            raise CheckpointMismatch(
+                f'{what}: the optimizer\'s state in it is of {sum(sizes[0])} parameters in {len(sizes[0])} groups, this '
+                f'run\'s {kind} has {sum(sizes[1])} in {len(sizes[1])}; the network or paramwise_cfg differs. Resume with '
+                'the config of the run, or start from its weights: --cfg-options load_from=CHECKPOINT')
+
+
 def differences(before: str, now: str) -> list[str]:
     """Lines ``key: was ..., is ...`` for two configs, given as the text that MMEngine dumps. Nothing is executed."""
     if not before:
         return []
-    one, two = (_flat(_assignments(text)) for text in (before, now))
-    return [f'{key}: was {one.get(key, "not there")}, is {two.get(key, "not there")}' for key in sorted({*one, *two})
-            if one.get(key) != two.get(key)]
+    one, two = (_compared(text) for text in (before, now))
+
+    def shown(values: dict, key: str) -> str:
+        return repr(values[key]) if key in values else 'not there'
+    return [f'{key}: was {shown(one, key)}, is {shown(two, key)}' for key in differing(one, two)]
 
 
-def _assignments(text: str) -> dict[str, Any]:
+def _compared(text: str) -> dict[str, Any]:
+    """What must be the same, flat, without the places of files."""
     try:
-        tree = ast.parse(text)
+        cfg = read_dumped(text)
     except SyntaxError as error:
         raise CheckpointMismatch(f'--resume: the config in the checkpoint cannot be read ({error})') from error
-    return {node.targets[0].id: _value(node.value) for node in tree.body
-            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)}
-
-
-def _value(node: ast.expr) -> Any:
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == 'dict':
-        found = {}
-        for keyword in node.keywords:
-            found.update({keyword.arg: _value(keyword.value)} if keyword.arg else _value(keyword.value))
-        return found
-    if isinstance(node, ast.Dict):
-        return {str(_value(key)): _value(value) for key, value in zip(node.keys, node.values)}
-    if isinstance(node, (ast.List, ast.Tuple)):
-        return [_value(part) for part in node.elts]
-    return node.value if isinstance(node, ast.Constant) else ast.unparse(node)
-
-
-def _flat(cfg: dict[str, Any]) -> dict[str, str]:
     root = str(cfg.get('data_root') or '').rstrip('/')
-    found = {}
-
-    def walk(key: str, value: Any) -> None:
-        last = key.rsplit('.', 1)[-1]
-        if isinstance(value, dict) and value:
-            for name, part in value.items():
-                if not (key == 'train_dataloader' and name in FREE):
-                    walk(f'{key}.{name}', part)
-        elif isinstance(value, list) and value:
-            for number, part in enumerate(value):
-                walk(f'{key}.{number}', part)
-        else:
-            if isinstance(value, str) and last in ('checkpoint', 'config'):
-                value = osp.basename(value)
-            elif isinstance(value, str) and root and value.startswith(root):
-                value = value[len(root):].lstrip('/')
-            found[key] = repr(value)
-    for key in COMPARED:
-        walk(key, cfg.get(key))
+    free = {f'train_dataloader.{name}' for name in FREE}
+    found = flat({key: cfg.get(key) for key in COMPARED}, keep=lambda key: key not in free)
+    for key, value in found.items():
+        if isinstance(value, str) and key.rsplit('.', 1)[-1] in ('checkpoint', 'config'):
+            found[key] = osp.basename(value)
+        elif isinstance(value, str) and root and value.startswith(root):
+            found[key] = value[len(root):].lstrip('/')
     return found

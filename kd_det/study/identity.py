@@ -7,6 +7,7 @@ import torch
 from mmengine.config import Config
 
 from ..config import set_data_root
+from ..config_difference import differing, flat, plain
 from ..weights import read_state_dict
 
 # What only says where and how a run was started. The seed stands beside the hash, not in it.
@@ -32,7 +33,7 @@ def normalised(cfg: Config) -> dict:
     teacher = (content.get('model') or {}).get('teacher')
     if isinstance(teacher, dict):
         teacher.pop('checkpoint', None)
-    return _plain(content)
+    return plain(content)
 
 
 def config_hash(cfg: Config) -> str:
@@ -42,21 +43,7 @@ def config_hash(cfg: Config) -> str:
 
 def differing_keys(one: Config, other: Config) -> list[str]:
     """Dotted keys in which two configs differ as far as the hash is concerned."""
-    def flatten(value, key: str) -> dict:
-        items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None
-        if items is None or not value:
-            return {key: value}
-        return {k: v for name, part in items for k, v in flatten(part, f'{key}.{name}' if key else str(name)).items()}
-    a, b = flatten(normalised(one), ''), flatten(normalised(other), '')
-    return sorted(key for key in {*a, *b} if (key in a) != (key in b) or a[key] != b[key])
-
-
-def _plain(value):
-    if isinstance(value, dict):
-        return {str(key): _plain(part) for key, part in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(part) for part in value]  # a dumped config may turn one into the other
-    return value if isinstance(value, (str, int, float, bool, type(None))) else repr(value)
+    return differing(flat(normalised(one)), flat(normalised(other)))
 
 
 def weights_hash(path: str) -> str:

@@ -3,10 +3,12 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from conftest import faster_rcnn_cfg, run_tool
+from mmengine.config import Config
 
 from kd_det.compat.checkpoint import load
-from kd_det.engine.resume_check import differences
+from kd_det.engine.resume_check import ResumeCheckHook, differences
 from kd_det.engine.run_lock import work_directory
 from kd_det.errors import CheckpointMismatch, ConfigError
 from kd_det.files import save_whole
@@ -52,6 +54,35 @@ def test_refused_by_name_and_gone_on_anyway(run_config, tmp_path):
     assert not (work / 'epoch_2.pth').exists()
     run_tool(*resume, '--resume-anyway', '--cfg-options', 'optim_wrapper.optimizer.lr=0.01')
     assert (work / 'epoch_2.pth').exists()
+
+
+@pytest.fixture
+def resumed():
+    """Ask the hook about a checkpoint of one optimizer in a run with another."""
+    def check(stored, own, groups=1):
+        parameters = [torch.nn.Parameter(torch.ones(2)) for _ in range(4)]
+        split = [dict(params=parameters[i::groups]) for i in range(groups)]
+        runner = type('R', (), dict(
+            _resume=True, _load_from='epoch_1.pth', max_epochs=2, max_iters=8, cfg=Config(dict(model=dict(type='X'))),
+            optim_wrapper=type('W', (), dict(optimizer=own(split))), logger=type('L', (), dict(warning=print))))
+        state = stored([torch.nn.Parameter(torch.ones(2)) for _ in range(4)]).state_dict()
+        ResumeCheckHook(anyway=True).after_load_checkpoint(runner, dict(meta=dict(epoch=1, iter=4), optimizer=state))
+    return check
+
+
+def sgd(groups):
+    return torch.optim.SGD(groups, lr=0.1, momentum=0.9)
+
+
+def test_the_state_of_another_optimizer_is_refused_in_words(resumed):
+    resumed(sgd, sgd)
+    resumed(torch.optim.AdamW, torch.optim.AdamW)
+    with pytest.raises(CheckpointMismatch, match=r"state in it is not SGD's: it has .*'betas'.* SGD has .*'momentum'"):
+        resumed(torch.optim.AdamW, sgd)
+    with pytest.raises(CheckpointMismatch, match=r"not AdamW's: it has .*'momentum'.*load_from=CHECKPOINT"):
+        resumed(sgd, torch.optim.AdamW)
+    with pytest.raises(CheckpointMismatch, match=r'of 4 parameters in 1 groups, this run.s SGD has 4 in 2'):
+        resumed(sgd, sgd, groups=2)
 
 
 def test_one_run_a_directory_and_a_dead_one_keeps_nothing(tmp_path):

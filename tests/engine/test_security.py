@@ -235,7 +235,7 @@ FORBIDDEN = {'pickle': {'load', 'loads', 'Unpickler'}, 'torch': {'load'}, 'np': 
 
 
 def test_nothing_in_the_package_unpickles_or_evaluates():
-    """``torch.load`` is in compat/checkpoint.py alone, which passes weights_only=True; ``np.load`` says allow_pickle=False."""
+    """``torch.load`` is in compat/checkpoint.py alone, with weights_only=True; ``np.load`` says allow_pickle=False."""
     root, found = Path(kd_det.__file__).parent, []
     for path in sorted(root.rglob('*.py')):
         if '.mim' in path.parts:
