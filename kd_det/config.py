@@ -19,7 +19,7 @@ RUNNER_KEYS = frozenset('''
     optim_wrapper param_scheduler val_evaluator test_evaluator default_hooks custom_hooks data_preprocessor load_from
     resume launcher env_cfg log_processor log_level visualizer vis_backends default_scope randomness experiment_name
     custom_imports runner_type tta_model find_unused_parameters model_wrapper_cfg sync_bn compile
-    activation_checkpointing data_check'''.split())
+    activation_checkpointing data_check unlabelled_dataloader'''.split())
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Distilled:
     plain: str | None
 
 
-_GENERAL = ('student_type', 'teacher', 'sources', 'terms', 'ground_truth')
+_GENERAL = ('student_type', 'teacher', 'sources', 'terms', 'ground_truth', 'unlabelled')
 DISTILLED: dict[str, Distilled] = {
     'Distiller': Distilled(_GENERAL, None),
     'FasterRCNNDistiller': Distilled((*_GENERAL, 'rpn_distill', 'rcnn_distill', 'hints'), 'TwoStageDetector'),

@@ -35,10 +35,11 @@ def check_depth(cfg: dict) -> None:
     if isinstance(train, dict) and (train.get('type') in loops or 'by_epoch' in train):
         loop = loops.get(train.get('type'), EpochBasedTrainLoop if train.get('by_epoch') else IterBasedTrainLoop)
         _known('train_cfg', train, {*_arguments(loop), 'type', 'by_epoch'})
-    for split in ('train', 'val', 'test'):
+    for split in ('train', 'val', 'test', 'unlabelled'):
         loader = cfg.get(f'{split}_dataloader')
         _known(f'{split}_dataloader', loader, {*_arguments(DataLoader), 'num_batch_per_epoch'}, only_close=True)
-    for key in ('optim_wrapper', 'train_cfg', 'param_scheduler', 'train_dataloader', 'val_dataloader'):
+    for key in ('optim_wrapper', 'train_cfg', 'param_scheduler', 'train_dataloader', 'val_dataloader',
+                'unlabelled_dataloader'):
         for where, value in _leaves(cfg.get(key), key):
             if isinstance(value, str) and NUMBER.fullmatch(value.strip()):
                 raise ConfigError(f'{where}: found the text {value!r}; a number is expected, without quotes')

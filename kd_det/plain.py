@@ -52,7 +52,7 @@ def with_student(cfg: Config, student: Config) -> Config:
     """``--student CONFIG``: what a distil config adds, on another student's own config.
 
     Model, data and schedule are the other student's; the distiller, its terms and the teacher are those of ``cfg``, and
-    its second view of the data where it has one.
+    its second view of the data and its images without labels, where it has them.
 
     Raises:
         ConfigError: ``cfg`` is of no distiller, or ``student`` is one itself.
@@ -67,6 +67,8 @@ def with_student(cfg: Config, student: Config) -> Config:
     for key in entry.added:
         if key in cfg.model and key != 'student_type':
             result.model[key] = cfg.model[key]
+    if 'unlabelled_dataloader' in cfg:
+        result.unlabelled_dataloader = cfg.unlabelled_dataloader
     views = cfg.train_dataloader.dataset
     if views.get('type') == 'TwoViewDataset':
         result.train_dataloader.dataset = dict(type='TwoViewDataset', scale_factor=views.scale_factor,

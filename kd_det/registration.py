@@ -27,9 +27,9 @@ def register() -> None:
         (MODELS, (heads.BatchedPAAHead, heads.COPHead)),
         (TASK_UTILS, (criteria.StdMeanCriterion, criteria.FisherCriterion, criteria.MeanCostCriterion,
                       criteria.FixedCriterion, criteria.RandomCriterion, ignoring.IgnoringAssigner)),
-        (DATASETS, (datasets.TwoViewDataset,)),
+        (DATASETS, (datasets.TwoViewDataset, datasets.UnlabelledImages, datasets.ScoredCocoDataset)),
         (HOOKS, (engine.DistillHook, engine.CoLADHook, engine.PeerValidationHook, engine.InterruptHook, engine.RecordHook,
-                 engine.WholeCheckpointHook)),
+                 engine.WholeCheckpointHook, engine.ScoreWeightHook)),
     ]
     for registry, classes in entries:
         for cls in classes:

@@ -3,6 +3,6 @@ _base_ = '../faster_rcnn/faster-rcnn_r18-w8_fpn-c64_8e_bccd-320x240.py'
 train_dataloader = dict(dataset=dict(
     _delete_=True, type='RepeatDataset', times=5,
     dataset=dict(
-        type='CocoDataset', data_root={{_base_.data_root}}, metainfo={{_base_.metainfo}},
-        ann_file='annotations/train_20.json', data_prefix=dict(img='images/'), filter_cfg=dict(filter_empty_gt=False),
+        type='CocoDataset', metainfo={{_base_.metainfo}}, ann_file='data/bccd-labels20/labelled.json',
+        data_prefix=dict(img='data/bccd/images/'), filter_cfg=dict(filter_empty_gt=False),
         pipeline={{_base_.train_pipeline}})))

@@ -5,6 +5,7 @@ import json
 import sys
 
 from ..compare import comparison, plots, report, table
+from ..compare.frequency import LIMITS, frequency_columns, groups_of, read_counts
 from ..errors import CompareError
 from ..files import write_whole
 
@@ -34,6 +35,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     accuracy.add_argument('--eval', nargs='?', const='missing', choices=['missing', 'all'],
                           help='run the evaluation where no AP is recorded, or for all')
     accuracy.add_argument('--per-class', action='store_true', help='AP of every class too')
+    accuracy.add_argument('--frequency', metavar='TRAIN.json',
+                          help='AP of rare, common and frequent classes too, by their images in this annotation file')
+    accuracy.add_argument('--frequency-limits', nargs=2, type=int, default=LIMITS, metavar=('RARE', 'COMMON'),
+                          help='up to how many training images a class is rare, and common (default 10 100, as LVIS)')
 
     cost = parser.add_argument_group('cost')
     cost.add_argument('--no-latency', action='store_true', help='measure no times')
@@ -79,6 +84,9 @@ def render(result: comparison.Comparison, args: argparse.Namespace) -> str:
     tables = [('detector', [row.name for row in result.rows], columns)]
     if args.per_class:
         tables.append(('class AP', *table.class_columns(result.rows)))
+    if args.frequency:
+        groups = groups_of(read_counts(args.frequency), args.frequency_limits)
+        tables.append(('mean AP of classes', *frequency_columns(result.rows, groups)))
     if args.markdown:
         return '\n\n'.join([table.markdown(*part) for part in tables]
                            + ['\n'.join(f'- {note}' for note in result.notes)])
@@ -96,6 +104,8 @@ def show(text: str) -> None:
 def run(args: argparse.Namespace) -> int:
     """Compare and print."""
     check(args)
+    if args.frequency:
+        groups_of(read_counts(args.frequency), args.frequency_limits)  # before minutes of measuring
     # what the libraries print on the way is no part of the result
     with contextlib.redirect_stdout(sys.stderr):
         result = comparison.compare(
@@ -103,9 +113,9 @@ def run(args: argparse.Namespace) -> int:
             split=args.split, evaluate=args.eval, timed=not args.no_latency,
             repeat=args.repeat, warmup=args.warmup, number=args.images, device=args.device,
             progress=progress)
-        if args.per_class and not table.class_names(result.rows):
-            raise CompareError('--per-class: no AP by class is recorded; evaluate with '
-                               'classwise=True in the evaluator: --eval all')
+        if (args.per_class or args.frequency) and not table.class_names(result.rows):
+            raise CompareError(f'{"--per-class" if args.per_class else "--frequency"}: no AP by class is recorded; '
+                               'evaluate with classwise=True in the evaluator: --eval all')
         if args.plot:
             plots.plot_cost(result.rows, args.plot)
         if args.curves:

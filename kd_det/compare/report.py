@@ -146,7 +146,7 @@ def loss_charts(rows: Sequence[Row]) -> list[str]:
 
 def is_distillation(name: str) -> bool:
     """Whether a logged loss is a term that distillation adds, by the names that the terms give themselves."""
-    return any(part in name for part in ('hint', 'distill', 'soft', 'teacher', 'kd', 'peer', 'cross'))
+    return any(part in name for part in ('hint', 'distill', 'soft', 'teacher', 'kd', 'peer', 'cross', 'unlabelled'))
 
 
 def _curves(title: str, terms: dict[str, list[tuple[float, float]]]) -> str:

@@ -56,17 +56,18 @@ class Row:
 
     def figure(self, column: str) -> Spread | None:
         """AP column over the members; None unless every member has it."""
-        return _spread([m.accuracy and m.accuracy.figures[column] for m in self.members])
+        return spread_of([m.accuracy and m.accuracy.figures[column] for m in self.members])
 
     def class_ap(self, name: str) -> Spread | None:
-        return _spread([m.accuracy and m.accuracy.per_class.get(name) for m in self.members])
+        return spread_of([m.accuracy and m.accuracy.per_class.get(name) for m in self.members])
 
     @property
     def classes(self) -> list[str]:
         return list(self.members[0].accuracy.per_class) if self.members[0].accuracy else []
 
 
-def _spread(values: Sequence[float | None]) -> Spread | None:
+def spread_of(values: Sequence[float | None]) -> Spread | None:
+    """None unless every member has a value."""
     return None if any(v is None for v in values) else Spread(list(values))
 
 

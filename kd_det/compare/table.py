@@ -41,7 +41,8 @@ def _magnitude(value: float) -> int:
     return len(str(int(abs(value)))) - 1 if abs(value) >= 1 else 0
 
 
-def _spread(spread: Spread | None) -> str:
+def spread_text(spread: Spread | None) -> str:
+    """Mean, and sd where there are several."""
     if spread is None:
         return '-'
     return _number(spread.mean) + ('' if spread.sd is None else f' ± {_number(spread.sd)}')
@@ -54,7 +55,7 @@ def main_columns(rows: Sequence[Row], timed: bool = True) -> list[Column]:
     if any(len(row.members) > 1 for row in rows):
         columns.append(Column('n', 'seeds', [str(len(row.members)) for row in rows]))
     for name in FIGURES:
-        columns.append(Column(name, '', [_spread(row.figure(name)) for row in rows]))
+        columns.append(Column(name, '', [spread_text(row.figure(name)) for row in rows]))
         if name == 'AP' and len(rows) > 1:
             columns.append(Column('ΔAP', '', ['' if row is first else
                                               _number(ap_difference(row, first), sign=True)
@@ -84,7 +85,7 @@ def class_names(rows: Sequence[Row]) -> list[str]:
 def class_columns(rows: Sequence[Row]) -> tuple[list[str], list[Column]]:
     """AP by class: one line a class, one column a row of the main table."""
     names = class_names(rows)
-    return names, [Column(row.name, '', [_spread(row.class_ap(name)) for name in names])
+    return names, [Column(row.name, '', [spread_text(row.class_ap(name)) for name in names])
                    for row in rows]
 
 

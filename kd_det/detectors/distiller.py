@@ -8,7 +8,7 @@ from mmdet.registry import MODELS
 from torch import Tensor, nn
 
 from ..arguments import boolean
-from ..build import build, checked
+from ..build import build, check_arguments, checked
 from ..errors import ConfigError
 from ..sources import Ensemble, FrozenTeacher, RecordedTeacher
 from ..sources.build import Source, build_ensemble, build_sources
@@ -19,6 +19,8 @@ from ..terms.term import Term
 from ..training_only import TrainingOnly
 from ..weights import load_whole
 from .combined import check_student, combined, restored
+from .plan import plan_of
+from .unlabelled import Unlabelled, logged_names
 from .watch import FirstSteps
 
 
@@ -35,6 +37,8 @@ class Distiller:
         sources (dict[str, dict]): who teaches, by the names that terms use.
         terms (list[dict]): what is taught; see :mod:`kd_det.terms`. A term of weight 0 is not computed.
         ground_truth (bool): keep the student's own losses. False: only the terms train it.
+        unlabelled (dict | None): teach on images without labels too, which the run's ``unlabelled_dataloader`` brings; see
+            :class:`kd_det.detectors.unlabelled.Unlabelled`.
         **student: the student's own arguments.
 
     Raises:
@@ -54,10 +58,12 @@ class Distiller:
 
     def __init__(self, *args: Any, student_type: str | type | None = None, teacher: dict | None = None,
                  sources: dict | None = None, terms: list[dict] | tuple = (), ground_truth: bool = True,
-                 **student: Any) -> None:
+                 unlabelled: dict | None = None, **student: Any) -> None:
         check_student(type(self), args, student)
         super().__init__(*args, **student)
         self.ground_truth = checked('model.ground_truth', boolean, ground_truth)
+        self.unlabelled = None if unlabelled is None else Unlabelled(
+            **check_arguments('model.unlabelled', unlabelled, Unlabelled, example='dict(weight=1.)'))
         self.sources = self._build_sources(teacher, sources)
         self.terms = TrainingOnly(self._build_terms(terms))
         peers = [source.model for source in self.sources.values() if source.trains]
@@ -113,10 +119,11 @@ class Distiller:
         self._probe(built)
         for term in built:
             term.connect(self, self.sources[term.source])
-        names = [name for term in built for name in term.names()]
+        logged = {term: logged_names(term, self.unlabelled) for term in built}
+        names = [name for term in built for name in logged[term]]
         for name in names:
             if names.count(name) > 1:
-                where = [term.key for term in built if name in term.names()]
+                where = [term.key for term in built if name in logged[term]]
                 raise ConfigError(f'{where[-1]}.name: {where[0]} logs {name} too; give one of them a name=\'...\'')
         if not self.ground_truth and not names:
             raise ConfigError('model.ground_truth: False, and no term is on: the student would have no loss; '
@@ -154,7 +161,7 @@ class Distiller:
 
     @property
     def distill_terms(self) -> list[str]:
-        return [name for term in self.terms for name in term.names()]
+        return [name for term in self.terms for name in logged_names(term, self.unlabelled)]
 
     def adapter_parameters(self) -> dict[str, nn.Parameter]:
         """What the terms train, by name."""
@@ -196,20 +203,25 @@ class Distiller:
             dict[str, Tensor | list[Tensor]]: the plain detector's entries and those of ``distill_terms``.
         """
         factors = {term: term.schedule.factor() for term in self.terms}
-        active = [term for term in self.terms if factors[term]]
+        active = [term for term in self.terms if factors[term] and term.acts_on(labelled=True)]
+        losses = self._labelled_losses(batch_inputs, batch_data_samples, active, factors)
+        _forget_views(batch_data_samples)
+        if self.unlabelled is not None:
+            losses.update(self.unlabelled.losses(self, factors))
+        return self._keep_idle(losses, factors)
+
+    def _labelled_losses(self, batch_inputs: Tensor, batch_data_samples: list, active: list[Term],
+                         factors: dict[Term, float]) -> dict:
         if not active:
-            _forget_views(batch_data_samples)
-            return self._keep_idle(super().loss(batch_inputs, batch_data_samples))
+            return super().loss(batch_inputs, batch_data_samples)
         paths = {path for term in active for path in term.layers()[0]}
         step = Step(self, batch_inputs, batch_data_samples,
                     Captured(self, {path: self.layer_shapes[path] for path in paths}))
-        self._offer_sources(step, active)
+        self.offer_sources(step, active)
         try:
-            losses = self._taught(step, active, factors)
+            return self._taught(step, active, factors)
         finally:
             step.close()
-        _forget_views(batch_data_samples)
-        return self._keep_idle(losses, active)
 
     def _taught(self, step: Step, active: list[Term], factors: dict[Term, float]) -> dict:
         with step.listening():
@@ -222,7 +234,8 @@ class Distiller:
             found = term.losses(step)
             losses.update(found if factors[term] == 1 else
                           {name: value * factors[term] if 'loss' in name else value for name, value in found.items()})
-        self._watch.see(self, step, active)
+        self._watch.see(step, active)
+        self._watch.note_gradients(self)
         return losses
 
     def _student_losses(self, inputs: Tensor, samples: list) -> dict:
@@ -231,7 +244,8 @@ class Distiller:
         self._forward(inputs, samples)
         return {}
 
-    def _offer_sources(self, step: Step, active: list[Term]) -> None:
+    def offer_sources(self, step: Step, active: list[Term]) -> None:
+        """Say how each source is asked about the batch of ``step``."""
         for name, source in self.sources.items():
             if isinstance(source, Ensemble):
                 step.offer(name, lambda source=source: source.open(
@@ -245,10 +259,11 @@ class Distiller:
                                    rois=step.rois if hasattr(self, 'roi_head') else None)
             step.offer(name, opener)
 
-    def _keep_idle(self, losses: dict, active: list[Term] | tuple = ()) -> dict:
+    def _keep_idle(self, losses: dict, factors: dict[Term, float]) -> dict:
         """Under DDP every parameter has to take part; those of terms that rest do so with gradient 0."""
         if torch.distributed.is_available() and torch.distributed.is_initialized():
-            idle = [p for term in self.terms if term not in active for p in term.parameters()]
+            idle = [p for term in self.terms if not (factors[term] and logged_names(term, self.unlabelled))
+                    for p in term.parameters()]
             if idle:
                 losses['loss_resting_terms'] = sum(p.sum() for p in idle) * 0.0
         return losses
@@ -275,20 +290,7 @@ class Distiller:
 
     def plan(self) -> list[str]:
         """What is distilled where, one line each."""
-        trained = sum(p.numel() for p in self.terms.parameters())
-        whole = sum(p.numel() for p in self.parameters()) - sum(
-            p.numel() for p in getattr(self, 'peer_network', nn.Module()).parameters())
-        lines = [f'student {type(self).student_class.__name__} ({(whole - trained) / 1e6:.2f} M parameters'
-                 + (f', and {trained / 1e6:.3f} M that the terms train' if trained else '') + ')']
-        for source in self.sources.values():
-            lines += source.describe()
-        for term in self.terms:
-            lines += term.describe()
-        if not self.ground_truth:
-            lines.append('ground truth: the student\'s own losses are off (ground_truth=False)')
-        if not any(term.teaches() for term in self.terms):
-            lines.append('NOTHING IS DISTILLED: every term is off or has weight 0')
-        return lines
+        return plan_of(self)
 
 
 def _forget_views(samples: list) -> None:

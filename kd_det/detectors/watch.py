@@ -29,7 +29,7 @@ class FirstSteps:
     def __getstate__(self) -> dict:
         return {**vars(self), '_handles': [], '_without': None, '_left': 0}
 
-    def see(self, model: nn.Module, step: Step, active: list[Term]) -> None:
+    def see(self, step: Step, active: list[Term]) -> None:
         """After the losses of a step are computed, before its backward pass.
 
         Raises:
@@ -39,10 +39,11 @@ class FirstSteps:
             if term.key not in self._examined and step.student.training:
                 self._examined.add(term.key)
                 term.examine(step)
-        if self._left and model.training:
-            self._note_gradients(model)
 
-    def _note_gradients(self, model: nn.Module) -> None:
+    def note_gradients(self, model: nn.Module) -> None:
+        """Once a step, before its backward pass."""
+        if not self._left or not model.training:
+            return
         if self._without is None:
             apart = {id(p) for name in ('terms', 'peer_network') for p in getattr(model, name, nn.Module()).parameters()}
             trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad and id(p) not in apart]

@@ -5,8 +5,8 @@ from .distill_hook import DistillHook
 from .interrupt_hook import InterruptHook
 from .peer_validation_hook import PeerValidationHook
 from .record_hook import RecordHook
+from .score_weight_hook import ScoreWeightHook
 from .whole_checkpoint_hook import WholeCheckpointHook
 
-__all__ = ['CoLADHook', 'DistillHook', 'InterruptHook', 'PeerValidationHook', 'RecordHook',
-           'WholeCheckpointHook',
-           'attach_to_runner']
+__all__ = ['CoLADHook', 'DistillHook', 'InterruptHook', 'PeerValidationHook', 'RecordHook', 'ScoreWeightHook',
+           'WholeCheckpointHook', 'attach_to_runner']

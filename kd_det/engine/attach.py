@@ -7,9 +7,11 @@ from mmengine.runner import Runner
 from ..detectors import CoLAD, Distiller
 from .colad_hook import CoLADHook
 from .distill_hook import DistillHook, distiller_of
+from .ensemble_weights_hook import EnsembleWeightsHook
 from .peer_validation_hook import PeerValidationHook
 from .record_hook import RecordHook, recorded
 from .teacher_check_hook import TeacherCheckHook
+from .unlabelled_hook import UnlabelledHook
 
 
 def hooks_of(model: object) -> tuple[type[Hook], ...]:
@@ -18,8 +20,8 @@ def hooks_of(model: object) -> tuple[type[Hook], ...]:
         return ()
     record = (RecordHook,) if recorded(model) else ()
     if isinstance(model, CoLAD):
-        return CoLADHook, PeerValidationHook, TeacherCheckHook, *record
-    return DistillHook, TeacherCheckHook, *record
+        return CoLADHook, PeerValidationHook, TeacherCheckHook, EnsembleWeightsHook, UnlabelledHook, *record
+    return DistillHook, TeacherCheckHook, EnsembleWeightsHook, UnlabelledHook, *record
 
 
 def attach_to_runner() -> None:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ..datasets import TwoViewDataset
 from ..detectors import Distiller
+from ..detectors.unlabelled import logged_names
 from ..errors import ConfigError
 from ..sources import Ensemble
 from ..sources.inheriting import inherit, inheritance_of
@@ -131,7 +132,8 @@ class DistillHook(Hook):
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs: dict | None = None) -> None:
         model = distiller_of(runner)
-        resting = {name for term in model.terms if not term.schedule.factor() for name in term.names()}
+        resting = {name for term in model.terms if not term.schedule.factor()
+                   for name in logged_names(term, model.unlabelled)}
         names = [name for name in model.distill_terms if name not in resting]
         self._watch.see(runner, names, outputs or {})
 

@@ -8,7 +8,7 @@ from mmengine.runner import Runner
 from ..config_difference import differing, flat, read_dumped
 from ..errors import CheckpointMismatch, ConfigError
 
-COMPARED = ('model', 'train_dataloader', 'optim_wrapper', 'param_scheduler', 'randomness')
+COMPARED = ('model', 'train_dataloader', 'unlabelled_dataloader', 'optim_wrapper', 'param_scheduler', 'randomness')
 FREE = {'num_workers', 'persistent_workers', 'prefetch_factor', 'pin_memory'}
 """Of a data loader: they change how fast, not what."""
 ADDED = {'params', 'param_names', 'initial_lr'}
@@ -104,7 +104,7 @@ def _compared(text: str) -> dict[str, Any]:
     except SyntaxError as error:
         raise CheckpointMismatch(f'--resume: the config in the checkpoint cannot be read ({error})') from error
     root = str(cfg.get('data_root') or '').rstrip('/')
-    free = {f'train_dataloader.{name}' for name in FREE}
+    free = {f'{loader}.{name}' for loader in ('train_dataloader', 'unlabelled_dataloader') for name in FREE}
     found = flat({key: cfg.get(key) for key in COMPARED}, keep=lambda key: key not in free)
     for key, value in found.items():
         if isinstance(value, str) and key.rsplit('.', 1)[-1] in ('checkpoint', 'config'):

@@ -1,19 +1,14 @@
 """Before training, a look at how good the teacher is: an untrained one teaches nothing, and no loss shows it."""
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
-import torch
-from mmdet.evaluation import CocoMetric
-from mmengine.dataset import pseudo_collate
-from mmengine.dist import get_rank, get_world_size
+from mmengine.dist import get_world_size
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from ..random_state import cpu_random_state, set_cpu_random_state
-from ..sources import Ensemble, RecordedTeacher
+from ..sources import Ensemble
 from .distill_hook import distiller_of
+from .teacher_figures import evaluated, why_not
 
 NEAR_ZERO = 0.01  # box AP
 
@@ -38,7 +33,7 @@ class TeacherCheckHook(Hook):
                 continue  # the members of an ensemble are sources too
             if not source.check or not model.reached(name, list(model.terms)):
                 continue
-            reason = _why_not(runner, source)
+            reason = why_not(runner, source)
             if reason:
                 runner.logger.info(f'{source.key}.check: skipped, {reason}')
                 continue
@@ -49,12 +44,7 @@ class TeacherCheckHook(Hook):
         begin, dataset = time.perf_counter(), runner.val_loop.dataloader.dataset
         count = min(source.check, len(dataset))
         count = count - count % get_world_size() or len(dataset)
-        metric = CocoMetric(metric='bbox')
-        metric.dataset_meta = dataset.metainfo
-        with _same_random_state(), torch.no_grad():
-            for i in range(count)[get_rank()::get_world_size()]:
-                _judge(metric, source, dataset, i * len(dataset) // count)
-            ap = metric.evaluate(count).get('coco/bbox_mAP', 0.0)  # nothing was detected at all: the metric has no figure
+        ap = evaluated(source, dataset, count).get('coco/bbox_mAP', 0.0)  # nothing was detected at all: no figure
         said = f'{source.key}.check: box AP {ap:.3f} on {count} images of the evaluation set, in ' \
             f'{time.perf_counter() - begin:.1f} s (check=0 leaves it out)'
         if ap < 0:  # COCO's figure where there is no object
@@ -68,38 +58,3 @@ class TeacherCheckHook(Hook):
                                   f'{source.checkpoint} on all images')
         else:
             runner.logger.info(said)
-
-
-def _why_not(runner: Runner, source: Any) -> str | None:
-    """Why no AP can be had; None where it can."""
-    if runner.val_loop is None:
-        return 'there is no evaluation set (val_dataloader)'
-    if isinstance(source, RecordedTeacher) and len(source.shards):
-        return f'its answers are recorded in {source.record.folder}'
-    dataset = runner.val_loop.dataloader.dataset
-    classes = tuple(dataset.metainfo.get('classes') or ())
-    if source.scale_factor != 1:
-        return f'the evaluation set is of the student\'s resolution, the teacher sees {source.scale_factor} times it'
-    if source.classes is not None and tuple(source.classes) != classes:
-        return f'it knows the classes {tuple(source.classes)}, the evaluation set {classes}'
-    if not len(dataset) or not hasattr(dataset, 'get_data_info'):
-        return f'{type(dataset).__name__} cannot be read image by image'
-    return None
-
-
-def _judge(metric: CocoMetric, source: Any, dataset: Any, index: int) -> None:
-    """One image's detections and ground truth, into ``metric``."""
-    truth = dataset.get_data_info(index).get('instances', [])
-    sample = source.network.test_step(pseudo_collate([dataset[index]]))[0]
-    metric.process({}, [dict(sample.to_dict(), instances=truth)])
-
-
-@contextmanager
-def _same_random_state() -> Iterator[None]:
-    """Leaves the random states of Python, NumPy and PyTorch, on every device, as they were."""
-    before = cpu_random_state()
-    try:
-        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-            yield
-    finally:
-        set_cpu_random_state(before)

@@ -14,6 +14,7 @@ from .interrupt_hook import InterruptHook
 from .resume_check import ResumeCheckHook
 from .run_lock import work_directory
 from .seed_hook import SeedHook
+from .unlabelled_hook import check_unlabelled
 from .whole_checkpoint_hook import WholeCheckpointHook
 
 
@@ -33,6 +34,7 @@ def prepared_runner(cfg: Config, resume: str | None = None, anyway: bool = False
     findings = check_data(cfg, ('train_dataloader', 'val_dataloader'))
     runner = Runner.from_cfg(cfg) if 'runner_type' not in cfg else RUNNERS.build(cfg)
     report(findings, runner.logger)
+    check_unlabelled(runner)
     write_checkpoints_whole(runner)
     seeds = SeedHook()
     seeds.take_over(runner)

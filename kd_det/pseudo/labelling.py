@@ -16,6 +16,7 @@ from pycocotools.coco import COCO
 from torch import Tensor
 
 from ..config import load_config
+from ..datasets.image_folder import images_in
 from ..errors import ConfigError, DataError
 from ..files import write_whole
 from ..plain import deployed_config
@@ -23,7 +24,6 @@ from ..weights import load_deployed
 from .fusion import Detections, fuse
 from .thresholds import ClassThreshold
 
-SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.tif', '.tiff', '.webp')
 EMPTY_IMAGES = 200  # so many images without a single box end a run: something is wrong, and it should not take a night
 
 
@@ -100,21 +100,6 @@ class Labeller:
         return found[0] if len(found) == 1 else fuse(found, self.weights, self.iou, self.knows)
 
 
-def images_in(folder: str) -> list[str]:
-    """Image files below ``folder``, relative, sorted.
-
-    Raises:
-        DataError: no such folder, or no image in it.
-    """
-    if not osp.isdir(folder):
-        raise DataError(f'--images: the folder {folder!r} does not exist')
-    found = [osp.relpath(osp.join(root, name), folder) for root, _, names in os.walk(folder) for name in names
-             if name.lower().endswith(SUFFIXES)]
-    if not found:
-        raise DataError(f'--images: no image ({", ".join(SUFFIXES)}) in {folder!r}')
-    return sorted(found)
-
-
 def detections_of(labeller: Labeller, truth: str, folder: str) -> tuple[list[Detections], list[tuple[Tensor, ...]]]:
     """Detections and objects of every image of a labelled COCO file, for :func:`kd_det.pseudo.thresholds.choose`.
 
@@ -157,7 +142,7 @@ def label_folder(labeller: Labeller, folder: str, out: str, thresholds: Sequence
     Raises:
         DataError: not one box in the first 200 images, or in all; progress of other settings.
     """
-    names = images_in(folder) if names is None else list(names)
+    names = images_in('--images', folder) if names is None else list(names)
     head = json.dumps(dict(teachers=[[t.config, t.checkpoint] for t in labeller.teachers], classes=labeller.classes,
                            thresholds=[asdict(row) for row in thresholds], images=names), sort_keys=True)
     done = _resumed(out + '.progress', head)

@@ -97,6 +97,8 @@ class Ensemble:
             (:class:`Member`). A member of weight 0 is never run.
         confidence (float | None): tau of the weights per object
             (:func:`kd_det.sources.mixture.confidence_weights`), times those of the members; None: the latter alone.
+        weights (str | None): 'ap': the members' weights are multiplied, class by class, with their AP on the evaluation
+            set, which is measured before training (:class:`kd_det.engine.ensemble_weights_hook.EnsembleWeightsHook`).
         sources: those that are there, by name; filled in.
         key (str): for messages.
 
@@ -108,7 +110,7 @@ class Ensemble:
 
     trains = False
 
-    def __init__(self, members: list[str] | dict[str, dict], confidence: float | None = None,
+    def __init__(self, members: list[str] | dict[str, dict], confidence: float | None = None, weights: str | None = None,
                  sources: dict[str, Any] | None = None, key: str = 'sources.ensemble') -> None:
         if isinstance(members, (list, tuple)):
             if len(set(members)) != len(members):
@@ -120,7 +122,10 @@ class Ensemble:
         if confidence is not None and (isinstance(confidence, bool) or not isinstance(confidence, (int, float))
                                        or not 0 < confidence < math.inf):
             raise ConfigError(f'{key}.confidence: found {confidence!r}; a temperature above 0 is expected, or None')
-        self.key, self.confidence = key, confidence
+        if weights not in (None, 'ap'):
+            raise ConfigError(f'{key}.weights: found {weights!r}; \'ap\' is expected, or None (numbers are given with the '
+                              'members, members=dict(a=dict(weight=2.), ...))')
+        self.key, self.confidence, self.weighs_by_ap = key, confidence, weights == 'ap'
         self.members: dict[str, Member] = {}
         for name, cfg in members.items():
             source = (sources or {}).get(name)
@@ -138,6 +143,7 @@ class Ensemble:
             raise ConfigError(f'{key}.members: they see images at different resolutions (scale_factor); one is needed')
         self.shapes: dict[str, LayerShape] = {}
         self._weights: Tensor | None = None
+        self._configured: Tensor | None = None
         self.loaded = False
 
     # -- before training --------------------------------------------------------------------------------------------
@@ -159,15 +165,34 @@ class Ensemble:
         if num_classes is None:
             return
         self._weights = torch.tensor([member.weights(num_classes) for member in self.members.values()])  # (M, C)
+        self._configured = self._weights
         if not self._weights.any():
             raise ConfigError(f'{self.key}.members: no member has a weight for a class that it knows')
+
+    def set_ap(self, figures: dict[str, list[float | None]]) -> Tensor:
+        """Weigh the members by how good they are at each class::
+
+            w_m(c) = configured weight of m for c * AP of m for c
+
+        A class in which no member has an AP above 0 keeps the configured weights.
+
+        Args:
+            figures: for each member the AP of each of the student's classes, in [0, 1]; None: not known.
+
+        Returns:
+            (M, C), each class adding up to 1 over the members that know it: the shares.
+        """
+        ap = torch.tensor([[value or 0.0 for value in figures[name]] for name in self.members])  # (M, C)
+        weighed = self._configured * ap.clamp(min=0)
+        self._weights = torch.where(weighed.sum(0) > 0, weighed, self._configured)
+        return self._weights / self._weights.sum(0).clamp(min=1e-12)
 
     @property
     def known(self) -> Tensor | None:
         """(C,) bool, the classes that somebody speaks about; None: all."""
-        if self._weights is None or bool((self._weights > 0).any(0).all()):
+        if self._configured is None or bool((self._configured > 0).any(0).all()):
             return None
-        return (self._weights > 0).any(0)
+        return (self._configured > 0).any(0)
 
     @property
     def partial(self) -> bool:
@@ -215,7 +240,8 @@ class Ensemble:
         """Lines of the plan."""
         lines = [f'{self.key}: the mean of {", ".join(self.members)}'
                  + ('' if self.confidence is None else f', weighted object by object by confidence (tau '
-                                                       f'{self.confidence:g})')]
+                                                       f'{self.confidence:g})')
+                 + (', weighted class by class by their AP on the evaluation set' if self.weighs_by_ap else '')]
         for name, member in self.members.items():
             lines.append(f'    {name}: weight {member.weight}'
                          + ('' if member.class_map is None else f', knows the student\'s classes {member.class_map} only'))

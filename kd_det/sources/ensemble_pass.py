@@ -34,6 +34,9 @@ class EnsemblePass:
         """The first member's: boxes are in its encoding."""
         return self.passes[0].model
 
+    def image_sizes(self) -> list[tuple[int, int]]:
+        return self.passes[0].image_sizes()
+
     def _members(self) -> Tensor:
         """(M,) of members, whatever the class; adds up to 1."""
         share = self._weights / self._weights.sum(0).clamp(min=1e-12)
@@ -75,7 +78,17 @@ class EnsemblePass:
 
     def rcnn(self, stage: int, asked: int) -> dict[str, Tensor]:
         """``cls_score`` (R, C + 1) over the student's classes and ``bbox_pred``, (R, 4) or (R, 4 C)."""
-        answers = [one.rcnn(stage, asked) for one in self.passes]
+        return self._mixed_rcnn(stage, [one.rcnn(stage, asked) for one in self.passes])
+
+    def rcnn_of(self, stage: int, asked: int, places: Tensor) -> dict[str, Tensor]:
+        """:meth:`rcnn` of the RoIs at ``places`` (S,) alone."""
+        return self._mixed_rcnn(stage, [one.rcnn_of(stage, asked, places) for one in self.passes])
+
+    def rcnn_at(self, stage: int, rois: Tensor) -> dict[str, Tensor]:
+        """The same about any RoIs (R, 5)."""
+        return self._mixed_rcnn(stage, [one.rcnn_at(stage, rois) for one in self.passes])
+
+    def _mixed_rcnn(self, stage: int, answers: list[dict[str, Tensor]]) -> dict[str, Tensor]:
         mixed = self.mixed([answer['cls_score'] for answer in answers], False)
         agnostic = box_heads(self.model)[stage].reg_class_agnostic
         boxes = [answer['bbox_pred'].float() for answer in answers]

@@ -217,7 +217,7 @@ class FrozenTeacher:
         def scaled() -> list[Tensor]:
             return [self.scale_rois(boxes) for boxes in rois()]
         return Pass(self.model, self.prepare(inputs, samples), samples, self.shapes, whole, self.rpn_levels,
-                    scaled if rois is not None else None, self._precision)
+                    scaled if rois is not None else None, self._precision, scale=self.scale_factor)
 
     @contextmanager
     def _precision(self) -> Iterator[None]:

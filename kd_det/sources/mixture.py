@@ -89,14 +89,16 @@ def confidence_weights(answers: list[Tensor], use_sigmoid: bool, temperature: fl
 
     Source: after Wang et al. 2021 (MulDE, arXiv 2010.07152), section on the senior.
     """
-    sure = []
-    for answer in answers:
-        if use_sigmoid:
-            sure.append((2 * answer.float().sigmoid() - 1).abs().amax(1))
-        else:
-            log_p = F.log_softmax(answer.float(), dim=1)
-            sure.append(1 + (log_p.exp() * log_p).sum(1) / math.log(answer.shape[1]))
-    return F.softmax(torch.stack(sure) / temperature, dim=0).unsqueeze(-1)
+    sure = torch.stack([certainty(answer, use_sigmoid) for answer in answers])  # (M, R)
+    return F.softmax(sure / temperature, dim=0).unsqueeze(-1)
+
+
+def certainty(logits: Tensor, use_sigmoid: bool) -> Tensor:
+    """How decided each row of logits (R, columns) is, (R,) in [0, 1]: k of :func:`confidence_weights`."""
+    if use_sigmoid:
+        return (2 * logits.float().sigmoid() - 1).abs().amax(1)
+    log_p = F.log_softmax(logits.float(), dim=1)
+    return 1 + (log_p.exp() * log_p).sum(1) / math.log(logits.shape[1])
 
 
 def known_only(logits: Tensor, known: Tensor | None, use_sigmoid: bool) -> Tensor:

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from mmdet.models.detectors import DetectionTransformer
+from mmdet.structures.bbox import get_box_tensor
 from torch import Tensor, nn
 
 from ..heads.dense_outputs import DenseOutputs, decoder_of, training_format
@@ -24,14 +25,15 @@ class Pass:
         rois: the RoIs (R, 5) of each R-CNN stage in this network's pixels, for layers of its RoI head.
         around: a context in which the network runs (precision).
         grad: whether it is part of the training graph.
+        scale: sides of ``inputs`` over what ``samples`` say of them.
     """
 
     def __init__(self, model: nn.Module, inputs: Tensor, samples: list, shapes: dict[str, LayerShape], whole: bool = True,
                  rpn_levels: list[int] | None = None, rois: Callable[[], list[Tensor]] | None = None,
-                 around: Callable[[], AbstractContextManager] = nullcontext, grad: bool = False) -> None:
+                 around: Callable[[], AbstractContextManager] = nullcontext, grad: bool = False, scale: int = 1) -> None:
         self.model, self.inputs, self.samples = model, inputs, samples
         self._whole, self.rpn_levels, self._rois = whole, rpn_levels, rois
-        self._around, self._grad = around, grad
+        self._around, self._grad, self._scale = around, grad, scale
         self._captured = Captured(model, shapes)
         self._known: dict[Any, Any] = {}
         self.known: Tensor | None = None  # which of the student's classes it speaks about; None: all
@@ -63,15 +65,46 @@ class Pass:
         scores, deltas = self.once('rpn', lambda: self.model.rpn_head([features[j] for j in levels]))
         return {level: (scores[i], deltas[i]) for i, level in enumerate(levels)}
 
+    def image_sizes(self) -> list[tuple[int, int]]:
+        """(h, w) of each image without padding, in this network's pixels."""
+        return [tuple(side * self._scale for side in sample.metainfo['img_shape'][:2]) for sample in self.samples]
+
+    def proposed(self) -> list[Tensor]:
+        """Boxes (p, 4) that the RPN proposes in each image, the best first, in this network's pixels."""
+        features, head = self.features, self.model.rpn_head
+        if self.rpn_levels in (None, list(range(len(features)))):
+            outputs = tuple(zip(*self.rpn().values()))
+        else:  # proposals need all levels
+            outputs = self.once('whole rpn', lambda: head(features))
+        metas = [dict(sample.metainfo, img_shape=size) for sample, size in zip(self.samples, self.image_sizes())]
+        found = self.once('proposals', lambda: head.predict_by_feat(*outputs, batch_img_metas=metas, cfg=head.test_cfg))
+        return [get_box_tensor(image.bboxes) for image in found]
+
     def rois(self) -> list[Tensor]:
         """The RoIs (R, 5) of each R-CNN stage that ran in the student, in this network's pixels."""
-        return self.once('rois', self._rois) if self._rois is not None else []
+        if 'rois' not in self._known:  # whoever makes them may ask this very network: it is not listened to twice
+            self._known['rois'] = self._rois() if self._rois is not None else []
+        return self._known['rois']
 
     def rcnn(self, stage: int, asked: int) -> dict[str, Tensor]:
         """``cls_score`` (R, classes + 1) and ``bbox_pred`` that R-CNN stage ``stage`` of this network gives for the RoIs
         of stage ``asked`` of the student."""
         features, rois = self.features, self.rois()[asked]
         return self.once(('rcnn', stage, asked), lambda: box_forward(self.model, stage, features, rois))
+
+    def rcnn_of(self, stage: int, asked: int, places: Tensor) -> dict[str, Tensor]:
+        """:meth:`rcnn` of the RoIs at ``places`` (S,) alone. The others are run as well where all are wanted: by a layer of
+        the RoI head, or because they have been run."""
+        if ('rcnn', stage, asked) in self._known or any(part_of(path) == 'roi_head' for path in self._captured.shapes):
+            answer = self.rcnn(stage, asked)
+            return {name: answer[name][places] for name in ('cls_score', 'bbox_pred')}
+        return self.rcnn_at(stage, self.rois()[asked][places])
+
+    def rcnn_at(self, stage: int, rois: Tensor) -> dict[str, Tensor]:
+        """The same about any RoIs (R, 5) in its own pixels; its layers are not listened to."""
+        features = self.features
+        with torch.set_grad_enabled(self._grad and torch.is_grad_enabled()), self._around():
+            return box_forward(self.model, stage, features, rois)
 
     def dense(self) -> tuple:
         """What the dense head gives in training: its forward's outputs, per level."""

@@ -7,16 +7,20 @@ from ..config import load_config
 from ..errors import StudyError
 from .definition import Study, StudyRow
 
+PARTS = frozenset(('fit', 'dev', 'train', 'eval', 'val'))
+"""What annotation files are called that a split chooses from."""
+
 
 def split_options(cfg: Config, split: str) -> dict:
     """``--cfg-options`` that make a config train and validate on the annotation files of ``split``.
 
     Args:
-        cfg (Config): its files are called ``<part>.json``.
+        cfg (Config): its files are called ``<part>.json``. Other training files (a part of the labels, pseudo-labels) are
+            the config's own and stay; they are taken for parts of train.
         split (str): ``'fit->dev'``; nothing is changed where the config has those files already.
 
     Raises:
-        StudyError: the config names no annotation file for one of the two.
+        StudyError: the config names no annotation file for one of the two, or one of its own in a study of fit -> dev.
     """
     options: dict = {}
     train, evaluation = split.split('->')
@@ -26,6 +30,11 @@ def split_options(cfg: Config, split: str) -> dict:
         if not found and not section.startswith('test'):
             raise StudyError(f'split {split!r}: {section} of the config names no ann_file')
         for key, value in found:
+            if section == 'train_dataloader' and osp.splitext(osp.basename(value))[0] not in PARTS:
+                if train != 'train':
+                    raise StudyError(f'split {split!r}: {key} of the config is {value!r}, which is no part of it '
+                                     f'({sorted(PARTS)}), and may hold images of {evaluation}')
+                continue
             wanted = osp.join(osp.dirname(value), f'{part}.json')
             if value != wanted:
                 options[key] = wanted

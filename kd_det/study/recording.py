@@ -79,11 +79,14 @@ def schedule(cfg: Config) -> dict:
 def annotations(cfg: Config, root: str) -> dict[str, str]:
     """SHA-256 of the annotation files that were trained and evaluated on, by file name."""
     evaluated = next(value for _, value in ann_files(cfg.val_evaluator, ''))
-    trained = next(value for _, value in ann_files(cfg.train_dataloader, ''))
+    trained = [value for key in ('train_dataloader', 'unlabelled_dataloader') for _, value in ann_files(cfg.get(key), '')]
     found = {}
-    for name in (osp.basename(trained), osp.basename(evaluated)):
-        path = osp.join(root, osp.dirname(evaluated), name)
-        if osp.isfile(path):
+    for value in (*trained, evaluated):
+        name = osp.basename(value)
+        # a data set's file is named relative to its own root, or lies below the study's
+        places = (osp.join(root, osp.dirname(evaluated), name), osp.join(root, value))
+        path = next((place for place in places if osp.isfile(place)), None)
+        if path is not None:
             with open(path, 'rb') as file:
                 found[name] = hashlib.sha256(file.read()).hexdigest()
     return found

@@ -64,7 +64,7 @@ class ClassBalancedDistillation(Hint):
                 losses[name] = losses[name] * (1 - factor * self.alpha)
 
     def losses(self, step: Step) -> dict[str, Tensor]:
-        ours = step.captured.levels(self.layer)
+        ours = step.layer(self.layer)
         if not ours:
             return super().losses(step)
         theirs = step.source(self.source).layer(self.teacher_layer)

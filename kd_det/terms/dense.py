@@ -87,8 +87,7 @@ def hear_targets(step: Step) -> None:
 def student_outputs(step: Step) -> DenseOutputs:
     """In ``losses``: what the student's head said (:func:`hear_dense`); its graph is the student's own."""
     head = step.student.bbox_head
-    return step.once('dense outputs', lambda: DenseOutputs.of(
-        head, decoder_of(head, 'bbox_head'), step.hear('dense', head, 'forward')[0]['result']))
+    return step.once('dense outputs', lambda: DenseOutputs.of(head, decoder_of(head, 'bbox_head'), step.dense()))
 
 
 def student_targets(step: Step) -> DenseTargets:

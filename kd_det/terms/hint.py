@@ -166,7 +166,7 @@ class Hint(Term):
             step.hear_rcnn()
 
     def losses(self, step: Step) -> dict[str, Tensor]:
-        ours = step.captured.levels(self.layer)
+        ours = step.layer(self.layer)
         if not ours:  # a stage that the student's cascade did not reach: no RoI was left
             return {self.names()[0]: sum((p.sum() for p in self.parameters()), step.inputs.new_zeros(())) * 0.0}
         theirs = step.source(self.source).layer(self.teacher_layer)
@@ -189,7 +189,7 @@ class Hint(Term):
 
     def examine(self, step: Step) -> None:
         """A hint whose guided feature has no gradient trains only its adapter, and its loss falls all the same."""
-        ours = step.captured.levels(self.layer)
+        ours = step.layer(self.layer)
         if ours and not any(level.requires_grad for level in ours):
             raise ConfigError(f'{self.key}.layer: nothing that trains lies before or in the student\'s {self.layer!r} '
                               '(frozen_stages, requires_grad=False, or a block with with_cp=True that hides its inside); '

@@ -1,20 +1,25 @@
 """What a teacher's box heads say of the RoIs that the student samples."""
+from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
 from mmdet.models.roi_heads import GridRoIHead, SparseRoIHead
 from mmdet.models.roi_heads.bbox_heads import BBoxHead, SABLHead
 from mmdet.structures.bbox import get_box_tensor
 from torch import Tensor, nn
 
+from ..arguments import at_most_one
+from ..build import checked
 from ..errors import ConfigError
 from ..sources.layers import box_heads
-from ..sources.mixture import known_only
+from ..sources.mixture import certainty, known_only
+from ..sources.passes import Pass
 from .box_coding import encoded, of_class, recode, same_coder
 from .dense import known_classes
 from .places import places_of, places_of_all
 from .stage import Stage
 from .stages import describe_stages, pair_stages
-from .step import Step
+from .step import Step, UnlabelledStep
 
 
 class RCNNDistillation(Stage):
@@ -23,18 +28,30 @@ class RCNNDistillation(Stage):
     The teacher answers for the same RoIs with its own features. Normalised by the sampled RoIs, as the ordinary terms
     are; box terms on positives, in the student's encoding. MMDetection's background class is the last index.
 
+    On images without labels both answer for the teacher's best proposals, as many for each image as the student samples
+    (``rcnn.sampler.num``); normalised by these.
+
     Args:
         stages (str | list[int]): which of the teacher's R-CNN stages teaches each of the student's, where one of them is a
             cascade and the other has another number of stages; see :func:`kd_det.terms.stages.pair_stages`. 'nearest' in
             IoU threshold (ours; the paper has one stage), 'last', or numbers.
+        undecided (float | None): the teacher is asked only about RoIs of which the student's certainty
+            (:func:`kd_det.sources.mixture.certainty`: 1 minus the normalised entropy of its classes) is at most this, in
+            [0, 1]: its box heads do not run on the others, and where no RoI is left, and nobody else asks, nothing of it
+            runs. The soft loss of a RoI that is not asked about is left out, the divisor stays the number of all RoIs.
+            None or 1: all. The junior of MulDE (Wang et al. 2021, arXiv 2010.07152) asks about its K best candidates; which
+            RoIs a detector cannot decide is ours. The share of RoIs that were asked about is logged as ``asked_rois``.
         **stage: see :class:`kd_det.terms.stage.Stage`.
 
     Source: Chen et al. 2017, eq. 1 to 5.
     """
 
-    def __init__(self, stages: str | list[int] = 'nearest', **stage: Any) -> None:
+    of_rois = True
+
+    def __init__(self, stages: str | list[int] = 'nearest', undecided: float | None = None, **stage: Any) -> None:
         super().__init__(**stage)
         self.stages = stages
+        self.undecided = None if undecided is None else float(checked(f'{self.key}.undecided', at_most_one, undecided))
         self.partners: list[int] = []
         self._plan: list[str] = []
 
@@ -97,8 +114,13 @@ class RCNNDistillation(Stage):
         return ('rcnn',) if self.active else ()
 
     def names(self) -> list[str]:
-        kinds = ['cls'] * (self.cls is not None) + ['bbox'] * (self.bbox is not None)
-        return [f'{prefix}loss_{kind}_distill{self.suffix}' for prefix in self.prefixes for kind in kinds]
+        return [f'{prefix}{name}{self.suffix}' for prefix in self.prefixes for name in self._kinds()]
+
+    def _kinds(self) -> list[str]:
+        return ['loss_cls_distill'] * (self.cls is not None) + ['loss_bbox_distill'] * (self.bbox is not None)
+
+    def unlabelled_names(self) -> list[str]:
+        return [f'{prefix}loss_cls_distill{self.suffix}' for prefix in self.prefixes]
 
     def around(self, step: Step) -> None:
         if self.active:
@@ -117,48 +139,115 @@ class RCNNDistillation(Stage):
             call = step.rcnn_call(stage)
             if call is None:  # the cascade ended earlier: no RoI was left
                 continue
-            answer = teacher.rcnn(partner, stage)
-            found = self._terms(stage, call, answer['cls_score'], answer['bbox_pred'], step.student,
-                                box_heads(teacher.model)[partner], teacher.known)
+            rows = _rows(call)
+            asked, answer = self._ask(teacher, partner, stage, call['cls_score'])
+            if answer is None:
+                found = {name: call['cls_score'].sum() * 0.0 for name in self._kinds()}
+            else:
+                found = self._terms(stage, rows if asked is None else rows.at(asked), answer, step.student,
+                                    box_heads(teacher.model)[partner], teacher.known)
             losses.update({f'{prefix}{name}{self.suffix}': value for name, value in found.items()})
+            if asked is not None:
+                losses[f'{prefix}asked_rois{self.suffix}'] = rows.labels.new_tensor(
+                    len(asked) / max(len(rows.labels), 1), dtype=torch.float32)
         return losses
 
-    def _terms(self, stage: int, call: dict, cls_score: Tensor, bbox_pred: Tensor, student: nn.Module,
-               teacher: nn.Module, known: Tensor | None) -> dict[str, Tensor]:
+    def _ask(self, teacher: Pass, partner: int, stage: int, scores: Tensor) -> tuple[Tensor | None, dict | None]:
+        """Places (S,) of the RoIs of stage ``stage`` about which the teacher's stage ``partner`` is asked, None: all; and
+        its answer for them, None: it is asked about none. ``scores`` (R, C + 1) are the student's."""
+        if self.undecided in (None, 1.0):
+            return None, teacher.rcnn(partner, stage)
+        asked = places_of_all(certainty(scores.detach(), False) <= self.undecided)[0]
+        return asked, teacher.rcnn_of(partner, stage, asked) if len(asked) else None
+
+    def unlabelled_losses(self, step: UnlabelledStep) -> dict[str, Tensor]:
+        teacher, losses = step.source(self.source), {}
+        scales = getattr(step.student.roi_head, 'stage_loss_weights', [1.0] * len(self.prefixes))
+        for stage, (prefix, partner) in enumerate(zip(self.prefixes, self.partners)):
+            scores = step.own.rcnn(stage, stage)['cls_score']
+            asked, answer = self._ask(teacher, partner, stage, scores)
+            if answer is None:
+                loss = scores.sum() * 0.0
+            else:
+                ours, soft = (known_only(one, teacher.known, False)
+                              for one in (scores if asked is None else scores[asked], answer['cls_score']))
+                loss = scales[stage] * self.cls(ours, soft, avg_factor=max(len(scores), 1))
+            losses[f'{prefix}loss_cls_distill{self.suffix}'] = loss
+        return losses
+
+    def _terms(self, stage: int, rows: '_Rows', answer: dict[str, Tensor], student: nn.Module, teacher: nn.Module,
+               known: Tensor | None) -> dict[str, Tensor]:
+        """The losses of one stage on ``rows``, about which the teacher's ``answer`` is."""
         head = box_heads(student)[stage]
-        labels, label_weights, targets, weights = call['result']['bbox_targets']
         # the cascade weighs its stages after their losses were computed
         scale = getattr(student.roi_head, 'stage_loss_weights', [1.0])[stage]
         losses = {}
         if self.cls is not None:
-            avg_factor = (label_weights > 0).sum().to(call['cls_score'].dtype).clamp(min=1.0)
             losses['loss_cls_distill'] = scale * self.soft_weight() * self.cls(
-                known_only(call['cls_score'], known, False), known_only(cls_score, known, False), weight=label_weights,
-                avg_factor=avg_factor)
+                known_only(rows.scores, known, False), known_only(answer['cls_score'], known, False),
+                weight=rows.label_weights, avg_factor=rows.sampled)
         if self.bbox is not None:
-            positive = _positives(call, labels, head)  # (P,)
+            positive, labels = rows.positives(head), rows.labels  # (P,)
             if known is not None:
                 positive = positive[known.to(labels.device)[labels[positive]]]
-            priors = get_box_tensor(call['rois'])[positive, 1:]
+            priors, labels = rows.rois[positive, 1:], labels[positive]
             losses['loss_bbox_distill'] = scale * self.reg_weight * self.bbox(
-                of_class(call['bbox_pred'][positive], labels[positive], head),
-                recode(of_class(bbox_pred[positive], labels[positive], teacher), priors, teacher.bbox_coder,
+                of_class(rows.boxes[positive], labels, head),
+                recode(of_class(answer['bbox_pred'][positive], labels, teacher), priors, teacher.bbox_coder,
                        head.bbox_coder),
-                encoded(targets[positive], priors, head),
-                weight=weights[positive], avg_factor=max(len(targets), 1))
+                encoded(rows.targets[positive], priors, head),
+                weight=rows.weights[positive], avg_factor=max(rows.count, 1))
         return losses
 
     def describe(self) -> list[str]:
-        return [f'R-CNN: {self.describe_losses() if self.active else "plain, nothing distilled"}', *self._plan]
+        asks = '' if self.undecided in (None, 1.0) or not self.active else \
+            f'; the teacher is asked where the student\'s certainty is at most {self.undecided:g}'
+        return [f'R-CNN: {self.describe_losses() if self.active else "plain, nothing distilled"}{asks}', *self._plan]
 
 
-def _positives(call: dict, labels: Tensor, head: nn.Module) -> Tensor:
-    """Places (P,) of the RoIs that have an object; the sampler has said already how many, if its word is what counts."""
-    mask = (labels >= 0) & (labels < head.num_classes)  # (R,)
-    own = all(getattr(type(head), name) is getattr(BBoxHead, name) for name in ('get_targets', '_get_targets_single'))
-    if own and call.get('sampling_results') is not None and call.get('concat', True):
-        return places_of(mask, sum(len(result.pos_priors) for result in call['sampling_results']))
-    return places_of_all(mask)[0]
+@dataclass
+class _Rows:
+    """What the student said of RoIs, and their targets: (R, ...) each.
+
+    Attributes:
+        sampled: how many RoIs of the stage have a label weight; a divisor.
+        count: how many RoIs there are in all; a divisor.
+        objects: how many of these rows have an object, where that is known without asking the device.
+    """
+
+    scores: Tensor
+    boxes: Tensor | None
+    rois: Tensor
+    labels: Tensor
+    label_weights: Tensor
+    targets: Tensor
+    weights: Tensor
+    sampled: Tensor
+    count: int
+    objects: int | None
+
+    def at(self, places: Tensor) -> '_Rows':
+        """The rows at ``places`` (S,); divisors stay those of all."""
+        names = ('scores', 'boxes', 'rois', 'labels', 'label_weights', 'targets', 'weights')
+        return replace(self, objects=None, **{name: None if getattr(self, name) is None else getattr(self, name)[places]
+                                              for name in names})
+
+    def positives(self, head: nn.Module) -> Tensor:
+        """Places (P,) of the RoIs that have an object."""
+        mask = (self.labels >= 0) & (self.labels < head.num_classes)  # (R,)
+        own = all(getattr(type(head), name) is getattr(BBoxHead, name) for name in ('get_targets', '_get_targets_single'))
+        return places_of(mask, self.objects) if own and self.objects is not None else places_of_all(mask)[0]
+
+
+def _rows(call: dict) -> _Rows:
+    """The call of a box head's ``loss_and_target``; the sampler has said already how many RoIs have an object."""
+    labels, label_weights, targets, weights = call['result']['bbox_targets']
+    objects = None
+    if call.get('sampling_results') is not None and call.get('concat', True):
+        objects = sum(len(result.pos_priors) for result in call['sampling_results'])
+    sampled = (label_weights > 0).sum().to(call['cls_score'].dtype).clamp(min=1.0)
+    return _Rows(call['cls_score'], call['bbox_pred'], get_box_tensor(call['rois']), labels, label_weights, targets,
+                 weights, sampled, len(targets), objects)
 
 
 def _prefixes(student: nn.Module) -> list[str]:

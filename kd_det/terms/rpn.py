@@ -8,9 +8,10 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError
 from .box_coding import encoded, per_anchor, recode, same_coder
+from .levels import image_mask
 from .places import places_of_all
 from .stage import Stage
-from .step import Step
+from .step import Step, UnlabelledStep
 
 
 class RPNDistillation(Stage):
@@ -18,6 +19,9 @@ class RPNDistillation(Stage):
 
     P = (p, 1 - p) of each anchor; normalised by the head's ``avg_factor``, as the ordinary terms are; box terms on
     positives, in the student's encoding. An RPN level without a partner in the teacher keeps its hard loss whole.
+
+    On images without labels as many anchors of each image as the student's RPN samples (``rpn.sampler.num``): half of them
+    where the teacher sees objects most, half drawn at random from the others; normalised by these.
 
     Source: Chen et al. 2017, eq. 1 to 5.
     """
@@ -50,6 +54,9 @@ class RPNDistillation(Stage):
     def names(self) -> list[str]:
         return ([f'loss_rpn_cls_distill{self.suffix}'] * (self.cls is not None)
                 + [f'loss_rpn_bbox_distill{self.suffix}'] * (self.bbox is not None))
+
+    def unlabelled_names(self) -> list[str]:
+        return [f'loss_rpn_cls_distill{self.suffix}']
 
     def around(self, step: Step) -> None:
         if self.active:
@@ -85,6 +92,24 @@ class RPNDistillation(Stage):
             rows['weights'].append(call['bbox_weights'].reshape(-1, 4))
         table = {name: torch.cat(parts) for name, parts in rows.items()}
         return self._terms(table, head, teacher, calls[0]['avg_factor'])
+
+    def unlabelled_losses(self, step: UnlabelledStep) -> dict[str, Tensor]:
+        head, source = step.student.rpn_head, step.source(self.source)
+        ours, theirs, canvas = step.own.rpn(), source.rpn(), tuple(step.inputs.shape[-2:])
+        rows: dict[str, list[Tensor]] = {'logits': [], 'teacher_logits': [], 'inside': []}
+        for i, j in self.levels:
+            scores, soft = ours[i][0], theirs[j][0]
+            rows['logits'].append(_by_image(scores, head.cls_out_channels))      # (N, h w A, C)
+            rows['teacher_logits'].append(_by_image(soft, head.cls_out_channels))
+            mask = image_mask(step.samples, canvas, tuple(scores.shape[-2:]))    # (N, 1, h, w)
+            anchors = scores.shape[1] // head.cls_out_channels
+            inside = scores.new_ones(scores[:, :anchors].shape)
+            inside = inside if mask is None else inside * mask.to(inside)        # (N, A, h, w)
+            rows['inside'].append(_by_image(inside, 1).squeeze(-1) > 0)          # (N, h w A)
+        logits, soft, inside = (torch.cat(parts, 1) for parts in rows.values())
+        chosen = _places_to_ask(soft.detach(), inside, head.train_cfg['sampler']['num'])  # (S,) of N P
+        loss = self.cls(logits.flatten(0, 1)[chosen], soft.flatten(0, 1)[chosen], avg_factor=max(len(chosen), 1))
+        return {f'loss_rpn_cls_distill{self.suffix}': loss}
 
     def _terms(self, table: dict[str, Tensor], head: nn.Module, teacher: nn.Module, avg_factor: Any) -> dict[str, Tensor]:
         losses = {}
@@ -127,6 +152,33 @@ class RPNDistillation(Stage):
         if self.active:
             self._ours = [s[0] for s in student.rpn_head.prior_generator.strides]
             self._theirs = [s[0] for s in source.model.rpn_head.prior_generator.strides]
+
+
+def _by_image(maps: Tensor, channels: int) -> Tensor:
+    """(N, A C, h, w) -> (N, h w A, C)."""
+    return per_anchor(maps, channels).view(len(maps), -1, channels)
+
+
+def _places_to_ask(soft: Tensor, inside: Tensor, count: int) -> Tensor:
+    """Of each image ``count`` anchors, or all: half those of the largest objectness, half at random from the others.
+
+    Args:
+        soft: (N, P, C) of the teacher.
+        inside: bool (N, P), anchors at the image and not at its padding.
+
+    Returns:
+        long (S,), places in N P.
+    """
+    seen = soft[..., 0] - soft[..., 1] if soft.shape[-1] == 2 else soft[..., 0]  # (N, P), the background is last
+    chosen = []
+    for image, (one, fits) in enumerate(zip(seen, inside)):
+        best = one.masked_fill(~fits, -torch.inf).topk(min(count // 2, len(one))).indices
+        left = fits.clone()
+        left[best] = False
+        drawn = torch.rand(len(one)).to(one.device).masked_fill(~left, -1.0).topk(min(count - len(best), len(one))).indices
+        places = torch.cat([best[fits[best]], drawn[left[drawn]]])
+        chosen.append(places + image * len(one))
+    return torch.cat(chosen)
 
 
 def match_levels(key: str, student: nn.Module, source: Any) -> list[tuple[int, int]]:

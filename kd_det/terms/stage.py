@@ -30,10 +30,13 @@ class Stage(Term):
         **term: see :class:`kd_det.terms.term.Term`. A schedule's factor f scales the soft terms, and mu becomes
             1 - f (1 - mu), lambda 1 - f (1 - lambda): at f = 0 the stage is the plain one.
 
+    On images without labels (:class:`kd_det.detectors.unlabelled.Unlabelled`) the soft loss acts alone and whole, - sum P_t
+    log P_s at what the teacher proposes (Chen et al. 2020, SimCLRv2, arXiv 2006.10029, eq. 2): there is no y to be mixed
+    with, and the bounded box loss needs one.
+
     A term of weight 0 is not computed. Source: Chen et al. 2017, eq. 1 to 5.
     """
 
-    needs_labels = True
     takes_several = True
     cls: nn.Module | None
     bbox: nn.Module | None
@@ -69,6 +72,11 @@ class Stage(Term):
     def active(self) -> bool:
         """Whether the source is asked."""
         return self._soft_is_on or self._bbox_is_on
+
+    @property
+    def needs_labels(self) -> bool:
+        """Without a soft loss there is nothing to teach where no label is."""
+        return not self._soft_is_on
 
     @property
     def compares_classes(self) -> bool:

@@ -1,4 +1,4 @@
-"""What the terms share during one training step."""
+"""What the terms share during one training step, and during its part on images without labels."""
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from typing import Any
@@ -6,8 +6,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from ..errors import ConfigError
-from ..sources.layers import Captured, box_heads
+from ..sources.layers import Captured, LayerShape, box_heads, fake_samples
 from ..sources.passes import Pass
+from ..sources.proposals import proposals
 from ..tap import tap_method
 
 
@@ -39,6 +40,15 @@ class Step:
     def offer(self, name: str, opener: Callable[[], Pass]) -> None:
         """How the pass of the source ``name`` is opened."""
         self._openers[name] = opener
+
+    # -- what the student says --------------------------------------------------------------------------------------
+    def layer(self, path: str) -> list[Tensor]:
+        """A layer of the student, per level."""
+        return self.captured.levels(path)
+
+    def dense(self) -> tuple:
+        """What the student's dense head returned (a term asked for it by ``step.hear('dense', ...)``)."""
+        return self.hear('dense', self.student.bbox_head, 'forward')[0]['result']
 
     def listening(self) -> ExitStack:
         """The context in which the student runs."""
@@ -94,3 +104,56 @@ class Step:
         """The student's sampled RoIs (R, 5) of each stage that ran, in its own pixels."""
         calls = [self.rcnn_call(stage) for stage in range(len(box_heads(self.student)))]
         return [call['rois'] for call in calls if call is not None]
+
+
+class UnlabelledStep(Step):
+    """One batch of images without labels: the student is asked as sources are, and nothing of its own loss runs.
+
+    Args:
+        student: the detector that trains.
+        inputs: (N, C, H, W).
+        samples: N samples; what they say about objects is taken out, so that nothing can read it.
+        shapes: the student's layers that terms ask for.
+        whole: whether something behind the student's backbone will be asked for.
+        proposer: name of the source whose proposals are the RoIs.
+        scale_factor: of that source.
+        count: proposals for each image.
+    """
+
+    def __init__(self, student: nn.Module, inputs: Tensor, samples: list, shapes: dict[str, LayerShape], whole: bool = True,
+                 proposer: str | None = None, scale_factor: int = 1, count: int = 512) -> None:
+        samples = [_without_objects(sample) for sample in samples]
+        super().__init__(student, inputs, samples, Captured(student, {}))
+        # detectors that look at samples on the way (DETR) find images, and no object
+        own = fake_samples(inputs)
+        for empty, sample in zip(own, samples):
+            empty.set_metainfo(sample.metainfo)
+        self.own = Pass(student, inputs, own, shapes, whole, rois=self.rois, grad=True)
+        self._proposer, self._scale, self._count = proposer, scale_factor, count
+        self._rois: list[Tensor] | None = None
+
+    def layer(self, path: str) -> list[Tensor]:
+        return self.own.layer(path)
+
+    def dense(self) -> tuple:
+        return self.own.dense()
+
+    def rois(self) -> list[Tensor]:
+        """The proposals (R, 5) of the source that proposes, of each R-CNN stage, in the student's pixels."""
+        if self._rois is None:
+            found = proposals(self.source(self._proposer), self._count, len(box_heads(self.student)))
+            scale = self._scale
+            self._rois = [rois / rois.new_tensor([1, scale, scale, scale, scale]) for rois in found]
+        return self._rois
+
+    def close(self) -> None:
+        super().close()
+        self.own, self._rois = None, None
+
+
+def _without_objects(sample: Any) -> Any:
+    """The sample without a word about objects."""
+    sample = sample.new()
+    for name in ('gt_instances', 'ignored_instances', 'gt_panoptic_seg', 'gt_sem_seg', 'proposals'):
+        sample.pop(name, None)
+    return sample

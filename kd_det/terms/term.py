@@ -4,10 +4,14 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ..arguments import one_of
+from ..build import checked
 from ..errors import ConfigError
 from ..sources.layers import part_of
 from .schedule import Schedule
-from .step import Step
+from .step import Step, UnlabelledStep
+
+IMAGES = (None, 'all', 'labelled', 'unlabelled')
 
 
 class Term(nn.Module):
@@ -23,21 +27,26 @@ class Term(nn.Module):
             config means an ensemble of them, all of one weight.
         name (str | None): appended to the names in the log, where two terms would share one.
         start_epoch, stop_epoch, decay, decay_floor: see :class:`kd_det.terms.schedule.Schedule`.
+        images (str | None): on which images it acts where a run has images without labels
+            (:class:`kd_det.detectors.unlabelled.Unlabelled`): 'all', 'labelled' or 'unlabelled'; None: on all that it can.
 
     Attributes:
         compares_classes: whether classes are compared one by one, so that source and student must know the same ones.
-        needs_labels: whether it needs ground truth.
+        needs_labels: whether it needs ground truth, so that it cannot act on images without labels.
         takes_several: whether an :class:`kd_det.sources.ensemble.Ensemble` can teach it.
+        of_rois: whether it compares something for each RoI.
         supervises: parts of the student that it trains where the student's own losses are off ('cls', 'bbox', ...).
     """
 
     compares_classes = False
     needs_labels = False
     takes_several = False
+    of_rois = False
     source_kind: str = 'frozen'
 
     def __init__(self, key: str = 'terms[0]', source: str = 'teacher', name: str | None = None, start_epoch: int = 0,
-                 stop_epoch: int | None = None, decay: str | None = None, decay_floor: float = 0.0) -> None:
+                 stop_epoch: int | None = None, decay: str | None = None, decay_floor: float = 0.0,
+                 images: str | None = None) -> None:
         super().__init__()
         if not isinstance(source, str):
             raise ConfigError(f'{key}.source: found {source!r}; the name of one source is expected')
@@ -45,6 +54,7 @@ class Term(nn.Module):
             raise ConfigError(f'{key}.name: found {name!r}; a text is expected')
         self.key, self.source, self.suffix = key, source, f'_{name}' if name else ''
         self.schedule = Schedule(start_epoch, stop_epoch, decay, decay_floor, key)
+        self.images = checked(f'{key}.images', one_of, images, IMAGES)
 
     # -- before training --------------------------------------------------------------------------------------------
     @property
@@ -82,6 +92,23 @@ class Term(nn.Module):
         """Of its losses in the log."""
         return []
 
+    def unlabelled_names(self) -> list[str]:
+        """Of its losses on images without labels."""
+        return self.names()
+
+    def acts_on(self, labelled: bool) -> bool:
+        """Whether it acts on images with labels, or on those without.
+
+        Raises:
+            ConfigError: it is meant to act without labels, and needs them.
+        """
+        if self.needs_labels and self.images in ('all', 'unlabelled'):
+            raise ConfigError(f'{self.key}.images: found {self.images!r}, and {type(self).__name__} needs ground truth; '
+                              'leave it out or give \'labelled\'')
+        if labelled:
+            return self.images != 'unlabelled'
+        return not self.needs_labels and self.images != 'labelled'
+
     def teaches(self) -> bool:
         """Whether anything is distilled by it, rather than only the student's own losses weighed."""
         return bool(self.names())
@@ -100,6 +127,11 @@ class Term(nn.Module):
     def losses(self, step: Step) -> dict[str, Tensor]:
         """Its own losses, by the names of :meth:`names`."""
         return {}
+
+    def unlabelled_losses(self, step: UnlabelledStep) -> dict[str, Tensor]:
+        """The same on images without labels, by the names of :meth:`unlabelled_names`; :meth:`around` and :meth:`adjust`
+        are not called there."""
+        return self.losses(step)
 
     def examine(self, step: Step) -> None:
         """In the first step, after the losses: raise :class:`ConfigError` for what would silently teach nothing."""

@@ -21,6 +21,7 @@ from kd_det.study.evaluating import detections_path
 from kd_det.study.identity import config_hash, differing_keys, weights_hash
 from kd_det.study.importing import import_run
 from kd_det.study.planning import Settings, option_arguments, plan
+from kd_det.study.recording import annotations
 from kd_det.study.records import read_record
 from kd_det.study.running import Scheduler
 from kd_det.study.table import paired_difference, replace_marked, study_table, t_quantile
@@ -204,6 +205,32 @@ def test_a_split_changes_every_annotation_file():
         'train_dataloader.dataset.dataset.ann_file': 'annotations/fit.json',
         'val_dataloader.dataset.ann_file': 'annotations/dev.json',
         'val_evaluator.0.ann_file': 'data/annotations/dev.json'}
+
+
+def test_a_split_leaves_files_of_a_config_own_and_refuses_them_where_they_may_hold_its_evaluation_images():
+    """20 % of the labels stay 20 %: train.json in their place would be all of them, and the study would say nothing."""
+    cfg = Config(dict(
+        train_dataloader=dict(dataset=dict(datasets=[dict(ann_file='data/x-labels20/labelled.json'),
+                                                     dict(ann_file='data/x-labels20/pseudo.json')])),
+        val_dataloader=dict(dataset=dict(ann_file='annotations/val.json')),
+        val_evaluator=dict(ann_file='data/annotations/eval.json')))
+    assert split_options(cfg, 'train->eval') == {'val_dataloader.dataset.ann_file': 'annotations/eval.json'}
+    with pytest.raises(StudyError, match=r"datasets\.0\.ann_file of the config is .*labelled.json.*may hold images of dev"):
+        split_options(cfg, 'fit->dev')
+
+
+def test_the_record_names_every_file_that_was_trained_on(tmp_path):
+    for place in ('data/annotations/eval.json', 'data/annotations/train.json', 'part/labelled.json',
+                  'part/unlabelled.json'):
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / place).write_text(place)
+    cfg = Config(dict(
+        train_dataloader=dict(dataset=dict(datasets=[dict(ann_file='part/labelled.json'),
+                                                     dict(ann_file='annotations/train.json')])),
+        unlabelled_dataloader=dict(dataset=dict(ann_file='part/unlabelled.json')),
+        val_evaluator=dict(ann_file='data/annotations/eval.json')))
+    found = annotations(cfg, str(tmp_path))
+    assert set(found) == {'eval.json', 'train.json', 'labelled.json', 'unlabelled.json'} and len(set(found.values())) == 4
 
 
 def test_options_survive_the_command_line_or_are_refused():

@@ -1,0 +1,111 @@
+"""Before training, how good each teacher of an ensemble is at each class, and how much it counts for it."""
+import json
+import os.path as osp
+from typing import Any
+
+from mmengine.dist import broadcast_object_list, is_main_process
+from mmengine.hooks import Hook
+from mmengine.runner import Runner
+
+from ..errors import ConfigError
+from ..files import write_whole
+from ..sources import Ensemble
+from ..sources.ensemble import Member
+from ..weights import digest
+from .distill_hook import distiller_of
+from .teacher_figures import evaluated, why_not
+
+FILE = 'teacher_ap.json'
+
+
+class EnsembleWeightsHook(Hook):
+    """Measures the AP of each class of every teacher in an ensemble with ``weights='ap'``, and hands it to the ensemble.
+
+    All images of the evaluation set (``val_dataloader``) count, read by the student's evaluation pipeline and shared
+    between the processes: what is trained on must not be among them, and what is reported should not be. Figures are logged
+    and kept as ``teacher_ap.json`` in the work directory, where a resumed run finds them; figures of other weights, images
+    or classes are measured anew. No random state is changed.
+
+    Every runner of a distiller has it (:func:`kd_det.engine.attach.attach_to_runner`).
+
+    Raises:
+        ConfigError: the AP of a teacher cannot be had.
+    """
+
+    priority = 'LOWEST'  # after the checks that refuse a run
+
+    def before_train(self, runner: Runner) -> None:
+        model = distiller_of(runner)
+        for name, source in model.sources.items():
+            if isinstance(source, Ensemble) and source.weighs_by_ap and model.reached(name, list(model.terms)):
+                self._weigh(runner, source)
+
+    def _weigh(self, runner: Runner, ensemble: Ensemble) -> None:
+        path = osp.join(runner.work_dir, FILE)
+        known = _shared(lambda: _read(path))
+        figures: dict[str, list[float | None]] = {}
+        for name, member in ensemble.members.items():
+            reason = why_not(runner, member.teacher, classes=member.class_map is None)
+            if reason:
+                raise ConfigError(f'{ensemble.key}.weights: \'ap\' needs the AP of {name!r} on the evaluation set, and '
+                                  f'{reason}; give numbers, members=dict({name}=dict(weight=...))')
+            what = _what(runner, member)
+            key = json.dumps(what, sort_keys=True)
+            if key not in known:
+                runner.logger.info(f'{ensemble.key}: measuring the AP of {name!r} on {what["images"]} images')
+                known[key] = dict(what, ap=_measured(runner, member))
+                if is_main_process():
+                    write_whole(path, json.dumps(list(known.values()), indent=1) + '\n')
+            figures[name] = known[key]['ap']
+        shares = ensemble.set_ap(figures)
+        runner.logger.info('\n'.join(_table(ensemble, figures, shares.tolist(), _classes(runner), path)))
+
+
+def _shared(read: Any) -> Any:
+    """What rank 0 reads, on all ranks."""
+    found = [read() if is_main_process() else None]
+    broadcast_object_list(found)
+    return found[0]
+
+
+def _read(path: str) -> dict[str, dict]:
+    """Figures of an earlier start of the run, by what they are of."""
+    if not osp.isfile(path):
+        return {}
+    try:
+        with open(path, encoding='utf-8') as file:
+            rows = json.load(file)
+        return {json.dumps({k: v for k, v in row.items() if k != 'ap'}, sort_keys=True): row for row in rows}
+    except (ValueError, AttributeError, TypeError) as error:
+        raise ConfigError(f'{path} cannot be read ({error}); remove it, and the figures are measured again') from error
+
+
+def _classes(runner: Runner) -> list[str]:
+    return list(runner.val_loop.dataloader.dataset.metainfo['classes'])
+
+
+def _what(runner: Runner, member: Member) -> dict:
+    """What figures are of: weights, images, classes."""
+    dataset = runner.val_loop.dataloader.dataset
+    truth = [[len(dataset), *(str(dataset.get_data_info(i).get('img_id')) for i in (0, len(dataset) - 1))],
+             osp.basename(str(getattr(dataset, 'ann_file', '')))]
+    return dict(weights=digest(member.teacher.network.state_dict()), images=len(dataset), evaluation=truth,
+                classes=_classes(runner), knows=member.class_map)
+
+
+def _measured(runner: Runner, member: Member) -> list[float | None]:
+    dataset = runner.val_loop.dataloader.dataset
+    found = evaluated(member.teacher, dataset, len(dataset), member.class_map, classwise=True)
+    values = [found.get(f'coco/{name}_precision') for name in _classes(runner)]
+    return [None if value is None or not value >= 0 else float(value) for value in values]
+
+
+def _table(ensemble: Ensemble, figures: dict, shares: list, classes: list[str], path: str) -> list[str]:
+    width = max(map(len, ('class', *classes)))
+    lines = [f'{ensemble.key}: AP by class on the evaluation set, and the share of each teacher (kept in {path})',
+             f'  {"class":<{width}}  ' + '  '.join(f'{name:>14}' for name in ensemble.members)]
+    for c, name in enumerate(classes):
+        cells = ['-' if figures[m][c] is None else f'{100 * figures[m][c]:.1f}' for m in ensemble.members]
+        lines.append(f'  {name:<{width}}  ' + '  '.join(f'{cell:>6} ({100 * row[c]:3.0f} %)'
+                                                        for cell, row in zip(cells, shares)))
+    return lines

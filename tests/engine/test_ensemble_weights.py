@@ -1,0 +1,121 @@
+"""Teachers that count for a class as much as they are good at it."""
+import json
+import logging
+from types import SimpleNamespace
+
+import pytest
+import torch
+from conftest import build, faster_rcnn_cfg, save_checkpoint
+from mmengine.config import ConfigDict
+from mmengine.registry import DATASETS, DefaultScope
+
+from kd_det.engine import ensemble_weights_hook
+from kd_det.engine.ensemble_weights_hook import EnsembleWeightsHook
+from kd_det.engine.teacher_figures import evaluated
+from kd_det.errors import ConfigError
+
+LOGGER = logging.getLogger('ensemble')
+
+
+@pytest.fixture(scope='module')
+def two(tmp_path_factory):
+    """Two teachers, and a student for their classes."""
+    folder, sources = tmp_path_factory.mktemp('two'), {}
+    for name, seed, classes in (('a', 3, 2), ('b', 4, 1)):
+        cfg = faster_rcnn_cfg(num_classes=classes)
+        path = save_checkpoint(build(cfg, seed=seed), folder / f'{name}.pth', ('disc', 'square')[:classes])
+        sources[name] = dict(config=cfg.to_dict(), checkpoint=path)
+    return sources
+
+
+def model_of(two, members=None, weights='ap', **more):
+    cfg = ConfigDict(faster_rcnn_cfg().to_dict())
+    members = dict(a={}, b=dict(classes=[0])) if members is None else members
+    cfg.update(student_type='FasterRCNN', type='Distiller', terms=[dict(type='RCNNDistillation', source='both')],
+               sources=dict(**two, both=dict(type='Ensemble', members=members, weights=weights, **more)))
+    return build(cfg)
+
+
+def runner_of(model, root, work_dir):
+    pipeline = [dict(type='LoadImageFromFile'), dict(type='Resize', scale=(128, 96), keep_ratio=True),
+                dict(type='LoadAnnotations', with_bbox=True),
+                dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'))]
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        dataset = DATASETS.build(dict(
+            type='CocoDataset', data_root=str(root), metainfo=dict(classes=('disc', 'square')),
+            ann_file='annotations/val.json', data_prefix=dict(img='images/'), test_mode=True, pipeline=pipeline))
+    return SimpleNamespace(model=model, work_dir=str(work_dir), logger=LOGGER,
+                           val_loop=SimpleNamespace(dataloader=SimpleNamespace(dataset=dataset)))
+
+
+def test_weights_by_hand(two):
+    """w_m(c) = configured x AP; a class that nobody is good at keeps the configured ones."""
+    model = model_of(two, dict(a=dict(weight=2.0), b=dict(classes=[0])))
+    shares = model.sources['both'].set_ap(dict(a=[0.2, 0.0], b=[0.6, None]))
+    torch.testing.assert_close(model.sources['both']._weights, torch.tensor([[0.4, 2.0], [0.6, 0.0]]))
+    torch.testing.assert_close(shares, torch.tensor([[0.4, 1.0], [0.6, 0.0]]))
+    assert model.sources['both'].known is None
+
+
+def test_measured_once_printed_and_kept(two, tiny_coco, tmp_path, monkeypatch, caplog):
+    aps, asked = {}, []
+
+    def measured(runner, member):
+        asked.append(member.key)
+        return aps[member.key.rpartition('.')[2]]
+    monkeypatch.setattr(ensemble_weights_hook, '_measured', measured)
+    aps.update(a=[0.25, 0.5], b=[0.75, None])
+    model = model_of(two)
+    with caplog.at_level(logging.INFO):
+        EnsembleWeightsHook().before_train(runner_of(model, tiny_coco, tmp_path))
+    expected = model.sources['both']._weights.clone()
+    torch.testing.assert_close(expected, torch.tensor([[0.25, 0.5], [0.75, 0.0]]))
+    assert '25.0 ( 25 %)' in caplog.text and '75.0 ( 75 %)' in caplog.text and 'square' in caplog.text
+    rows = json.loads((tmp_path / 'teacher_ap.json').read_text())
+    assert [row['ap'] for row in rows] == [[0.25, 0.5], [0.75, None]] and rows[0]['images'] == 4
+    again = model_of(two)
+    EnsembleWeightsHook().before_train(runner_of(again, tiny_coco, tmp_path))
+    assert len(asked) == 2 and torch.equal(again.sources['both']._weights, expected), 'a second start measures nothing'
+    other = model_of({**two, 'a': dict(two['a'], checkpoint=save_checkpoint(build(faster_rcnn_cfg(), seed=9),
+                                                                            tmp_path / 'other.pth'))})
+    EnsembleWeightsHook().before_train(runner_of(other, tiny_coco, tmp_path))
+    assert len(asked) == 3, 'figures of other weights are not taken'
+
+
+def test_what_is_measured_is_the_class_ap_in_the_students_classes(two, tiny_coco, tmp_path):
+    """A teacher that returns the ground truth has AP 1 in what it knows, also where its labels are numbered otherwise."""
+    model = model_of(two, dict(b=dict(classes=[1])))
+    runner = runner_of(model, tiny_coco, tmp_path)
+    dataset = runner.val_loop.dataloader.dataset
+    truths = iter([dataset.get_data_info(i)['instances'] for i in range(4)])
+    network = model.sources['b'].model
+
+    def tells(data):
+        sample = data['data_samples'][0].new()
+        squares = [one['bbox'] for one in next(truths) if one['bbox_label'] == 1]
+        sample.pred_instances = sample.gt_instances.new()[:0] if False else type(sample.gt_instances)(
+            bboxes=torch.tensor(squares, dtype=torch.float32).reshape(-1, 4), scores=torch.ones(len(squares)),
+            labels=torch.zeros(len(squares), dtype=torch.long))
+        return [sample]
+    network.test_step = tells
+    state = torch.get_rng_state()
+    found = evaluated(model.sources['b'], dataset, 4, [1], classwise=True)
+    assert found['coco/square_precision'] == 1.0 and not found['coco/disc_precision'] > 0
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_refusals(two, tiny_coco, tmp_path):
+    for wrong in ('AP', 1.0, [1, 2]):
+        with pytest.raises(ConfigError, match=r"sources\.both\.weights: found .*'ap' is expected"):
+            model_of(two, weights=wrong)
+    runner = runner_of(model_of(two), tiny_coco, tmp_path)
+    (tmp_path / 'teacher_ap.json').write_text('{')
+    with pytest.raises(ConfigError, match=r'teacher_ap\.json cannot be read'):
+        EnsembleWeightsHook().before_train(runner)
+    runner.val_loop = None
+    (tmp_path / 'teacher_ap.json').unlink()
+    with pytest.raises(ConfigError, match=r"sources\.both\.weights.*no evaluation set"):
+        EnsembleWeightsHook().before_train(runner)
+    unasked = model_of(two, weights=None)
+    EnsembleWeightsHook().before_train(runner_of(unasked, tiny_coco, tmp_path))
+    assert not (tmp_path / 'teacher_ap.json').exists()
