@@ -1,4 +1,6 @@
 """Feature maps and tokens as channels; channels brought to mean 0 and deviation 1."""
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -41,17 +43,31 @@ def places(mask: Tensor | None, feature: Tensor) -> Tensor | None:
     return mask.expand(wanted).flatten(1)
 
 
-def standardised(channels: Tensor, mask: Tensor | None = None) -> Tensor:
-    """(x - mean) / (std + 1e-6) of every channel, over batch and space.
+class Centred(NamedTuple):
+    """Channels without their means.
 
-    A channel that is constant up to rounding has no direction, and is 0 everywhere.
+    Attributes:
+        values: (C, N, M), float32 or float64; 0 at places that do not exist.
+        mean, variance, deviation: (C,); the deviation is 1 where nothing varies: the root's slope at 0 is infinite, and is
+            kept out of the backward pass.
+        varies: bool (C,); False for a channel that is constant up to rounding, which has no direction.
+        count: of places, at least 1.
+    """
+
+    values: Tensor
+    mean: Tensor
+    variance: Tensor
+    deviation: Tensor
+    varies: Tensor
+    count: int | Tensor
+
+
+def centred(channels: Tensor, mask: Tensor | None = None) -> Centred:
+    """Statistics of every channel, over batch and space.
 
     Args:
         channels: (C, N, M).
         mask: bool (N, M), True at the places that exist; the others take no part, whatever stands there, and become 0.
-
-    Returns:
-        (C, N, M), in float32 or float64.
     """
     channels = at_least_float32(channels)
     if mask is None:
@@ -59,12 +75,23 @@ def standardised(channels: Tensor, mask: Tensor | None = None) -> Tensor:
     else:
         channels = channels.where(mask, 0.0)
         count = mask.sum().clamp(min=1)
-    mean = channels.sum((1, 2), keepdim=True) / count                                # (C, 1, 1)
-    centred = channels - mean
+    mean = channels.sum((1, 2)) / count                                              # (C,)
+    values = channels - mean[:, None, None]
     if mask is not None:
-        centred = centred.where(mask, 0.0)
-    variance = centred.square().sum((1, 2), keepdim=True) / count                    # (C, 1, 1)
+        values = values.where(mask, 0.0)
+    variance = values.square().sum((1, 2)) / count                                   # (C,)
     varies = variance > (4 * torch.finfo(mean.dtype).eps * mean).square()
-    # the root's slope at 0 is infinite: keep it out of the backward pass
-    deviation = torch.where(varies, variance, 1.0).sqrt()
-    return torch.where(varies, centred / (deviation + EPSILON), 0.0)
+    return Centred(values, mean, variance, torch.where(varies, variance, 1.0).sqrt(), varies, count)
+
+
+def standardised(channels: Tensor, mask: Tensor | None = None) -> Tensor:
+    """(x - mean) / (std + 1e-6) of every channel, over batch and space; 0 where nothing varies.
+
+    Args:
+        channels, mask: see :func:`centred`.
+
+    Returns:
+        (C, N, M), in float32 or float64.
+    """
+    found = centred(channels, mask)
+    return torch.where(found.varies[:, None, None], found.values / (found.deviation + EPSILON)[:, None, None], 0.0)

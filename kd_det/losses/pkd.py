@@ -1,9 +1,12 @@
 """PKD: features compared by their Pearson correlation (Cao et al. 2022)."""
+import torch
 from torch import Tensor, nn
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 
-from ..arguments import comparable, non_negative
-from .features import channels_first, places, standardised
-from .recompute import recomputed
+from ..arguments import at_least_float32, comparable, non_negative
+from .features import EPSILON, centred, channels_first, places
+from .recompute import rows_at_a_time
 
 
 def pkd_loss(guided: Tensor, hint: Tensor, mask: Tensor | None = None) -> Tensor:
@@ -33,14 +36,48 @@ def pkd_loss(guided: Tensor, hint: Tensor, mask: Tensor | None = None) -> Tensor
     """
     comparable(guided=guided, hint=hint)
     mask = places(mask, guided)                                             # (N, M)
-    ours, theirs = channels_first(guided), channels_first(hint.detach())    # (C, N, M)
-    count = max(ours.shape[1] * ours.shape[2], 1) if mask is None else mask.sum().clamp(min=1)
-
-    def formula(ours: Tensor, theirs: Tensor) -> Tensor:
-        return (standardised(ours, mask) - standardised(theirs, mask)).square().sum((1, 2)) / (2 * count)
-
-    errors = recomputed(formula, ours, theirs)                              # (C,)
+    errors = _Correlation.apply(channels_first(guided), channels_first(hint.detach()), mask)  # (C,)
     return errors.sum() / max(len(errors), 1)
+
+
+class _Correlation(Function):
+    """Half the squared distance of standardised channels, from their variances v, w and covariance u::
+
+        L = (a^2 v + b^2 w) / 2 - a b u,   a = 1 / (sqrt(v) + 1e-6), b = 1 / (sqrt(w) + 1e-6)
+        dL / dV_i = (a^2 - a^2 (a v - b u) / sqrt(v)) / n * (V_i - mean V) - a b / n * (Z_i - mean Z)
+
+    so that backward is P V + Q Z + R with three numbers for each channel.
+    """
+
+    @staticmethod
+    def forward(ctx, ours: Tensor, theirs: Tensor, mask: Tensor | None) -> Tensor:
+        """(C, N, M) twice, bool (N, M) or None -> (C,)."""
+        errors, slopes = zip(*(_correlated(*rows, mask) for rows in rows_at_a_time(ours, theirs)))
+        ctx.save_for_backward(ours, theirs, mask, torch.cat(slopes, 1))
+        return torch.cat(errors)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient: Tensor) -> tuple[Tensor, None, None]:
+        ours, theirs, mask, slopes = ctx.saved_tensors
+        result = torch.empty_like(ours)                                     # (C, N, M)
+        slopes = (slopes * gradient)[..., None, None].transpose(0, 1)       # (C, 3, 1, 1)
+        for out, one, other, (own, cross, level) in ((out, one, other, part.unbind(1)) for out, one, other, part in
+                                                     rows_at_a_time(result, ours, theirs, slopes)):
+            found = torch.addcmul(level, at_least_float32(one), own).addcmul_(at_least_float32(other), cross)
+            out.copy_(found if mask is None else found.where(mask, 0.0))
+        return result, None, None
+
+
+def _correlated(ours: Tensor, theirs: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """(C, N, M) twice -> the distances (C,), and P, Q, R of their gradients (3, C)."""
+    one, other = (centred(channels, mask) for channels in (ours, theirs))
+    a, b = (torch.where(side.varies, 1 / (side.deviation + EPSILON), 0.0) for side in (one, other))
+    covariance = (one.values * other.values).sum((1, 2)) / one.count
+    errors = (a * a * one.variance + b * b * other.variance) / 2 - a * b * covariance
+    own = (a * a - a * a * (a * one.variance - b * covariance) / one.deviation) / one.count
+    cross = -a * b / one.count
+    return errors, torch.stack([own, cross, -own * one.mean - cross * other.mean])
 
 
 class PKDLoss(nn.Module):

@@ -6,8 +6,10 @@ from torch import Tensor
 from torch.autograd import Function
 
 # Elements of the student's tensor that are worked on at a time. What a formula makes on its way exists for so many only:
-# small enough not to count beside the tensors of a batch, large enough that the calls cost nothing.
+# small enough not to count beside the tensors of a batch, large enough that the calls cost nothing. On a processor it also
+# stays in the cache from one operation to the next.
 CHUNK = 2**21
+CHUNK_CPU = 2**18
 
 
 def recomputed(function: Callable[..., Tensor], student: Tensor, *constants: Tensor) -> Tensor:
@@ -37,7 +39,7 @@ class _Recomputed(Function):
     def forward(ctx, function: Callable[..., Tensor], student: Tensor, *constants: Tensor) -> Tensor:
         ctx.function = function
         ctx.save_for_backward(student, *constants)
-        parts = [function(*rows) for rows in _some_rows_at_a_time(student, *constants)]
+        parts = [function(*rows) for rows in rows_at_a_time(student, *constants)]
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
     @staticmethod
@@ -46,7 +48,7 @@ class _Recomputed(Function):
             raise RuntimeError('this loss keeps its inputs alone and has no second derivative; create_graph=True is not '
                                'supported')
         result = torch.empty_like(ctx.saved_tensors[0])                          # (N, ...)
-        for out, outer, student, *constants in _some_rows_at_a_time(result, gradient, *ctx.saved_tensors):
+        for out, outer, student, *constants in rows_at_a_time(result, gradient, *ctx.saved_tensors):
             with torch.enable_grad():
                 student = student.detach().requires_grad_()
                 value = ctx.function(student, *constants)
@@ -54,10 +56,12 @@ class _Recomputed(Function):
         return None, result, *[None] * (len(ctx.saved_tensors) - 1)
 
 
-def _some_rows_at_a_time(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
-    """The same rows of all tensors, as views, so many that the widest of them holds about ``CHUNK`` elements."""
+def rows_at_a_time(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """The same rows of all tensors, as views, so many that the widest of them holds about ``CHUNK`` elements, on a
+    processor ``CHUNK_CPU``."""
     if tensors[0].dim() == 0:
         return iter([tensors])
     rows = len(tensors[0])
+    chunk = CHUNK_CPU if tensors[0].device.type == 'cpu' else CHUNK
     width = max(tensor.numel() for tensor in tensors) // max(rows, 1)
-    return zip(*(tensor.split(max(CHUNK // max(width, 1), 1)) for tensor in tensors))
+    return zip(*(tensor.split(max(chunk // max(width, 1), 1)) for tensor in tensors))

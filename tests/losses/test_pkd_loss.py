@@ -4,6 +4,7 @@ import torch
 from loss_memory import saved_bytes
 
 from kd_det.losses import PKDLoss, pkd_loss
+from kd_det.losses.features import channels_first, standardised
 
 
 def features(seed, shape=(3, 4, 5, 6), dtype=torch.float64):
@@ -84,6 +85,24 @@ def test_a_loop_over_channels_with_a_mask():
             z.append([(v - mean) / (deviation + 1e-6) for v in values])
         total += sum((a - b) ** 2 for a, b in zip(*z)) / (2 * len(ours))
     assert float(pkd_loss(guided, hint, mask)) == pytest.approx(total / 4, rel=1e-12)
+
+
+@pytest.mark.parametrize('masked', [False, True])
+def test_the_slope_in_closed_form_is_autograds_of_the_formula(masked, monkeypatch):
+    monkeypatch.setattr('kd_det.losses.recompute.CHUNK_CPU', 100)  # a channel at a time
+    guided, hint = features(0).requires_grad_(), features(1)
+    guided.data[:, 2] = 3.0  # a channel without direction
+    hint[:, 1] = -1.0
+    mask = features(2, (3, 1, 5, 6)) > 0 if masked else None
+    flat = None if mask is None else mask.flatten(1)
+    count = 90 if mask is None else int(mask.sum())
+    ours, theirs = (standardised(channels_first(one), flat) for one in (guided, hint))
+    expected = (ours - theirs).square().sum() / (2 * count * 4)
+    slope, = torch.autograd.grad(3 * expected, guided)
+    loss = pkd_loss(guided, hint, mask)
+    (3 * loss).backward()
+    assert float(loss) == pytest.approx(float(expected), rel=1e-12) and slope.any()
+    torch.testing.assert_close(guided.grad, slope, rtol=1e-10, atol=1e-14)
 
 
 def test_channels_that_are_constant_up_to_rounding_count_as_constant():
