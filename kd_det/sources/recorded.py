@@ -1,6 +1,7 @@
 """A frozen teacher whose answers are recorded once and read from then on."""
 import hashlib
 import json
+import warnings
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -131,6 +132,10 @@ class RecordedTeacher(FrozenTeacher):
         else:
             state = self._read_weights()
             weights = digest(state)
+            self._check_fit(state)
+            if self.inheritance is not None:
+                own = self.model.state_dict()
+                self.inheritance.hold({name: value for name, value in state.items() if name in own})
         self.shards.open(dict(weights=weights, network=_hash_of(self._network_cfg), scale_factor=str(self.scale_factor)))
         if runs_roi_head(self._asks):
             if state is None:
@@ -139,6 +144,12 @@ class RecordedTeacher(FrozenTeacher):
             if not self._has_parameters:
                 self._take_roi_head(state)
         self.loaded = True
+
+    def _check_fit(self, state: dict) -> None:
+        if self.strict and not self._has_parameters:
+            with warnings.catch_warnings():
+                warnings.simplefilter('ignore')  # PyTorch says that weights do not stay, which is meant
+                load_whole(self.model, state, f'{self.key}.checkpoint {self.checkpoint}')
 
     def _take_roi_head(self, state: dict) -> None:
         give_memory(self.model.roi_head)
@@ -190,7 +201,7 @@ class RecordedTeacher(FrozenTeacher):
         if self._has_parameters and runs_roi_head(self._asks):
             _ = self.network  # it was built to be examined, and nothing was missing
         return RecordedPass(answers, model=self.model, inputs=inputs, samples=samples, shapes=self.shapes, whole=True,
-                            rpn_levels=self.rpn_levels, around=self._precision,
+                            rpn_levels=self.rpn_levels, around=self._precision, scale=self.scale_factor,
                             rois=None if rois is None else lambda: [self.scale_rois(boxes) for boxes in rois()])
 
     def answers(self, inputs: Tensor, samples: list) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ from conftest import build, faster_rcnn_cfg, losses_of, make_batch, save_checkpo
 from dense_detectors import dense_cfg
 from mmengine.config import ConfigDict
 
-from kd_det.errors import ConfigError
+from kd_det.errors import CheckpointMismatch, ConfigError
 from kd_det.sources import FrozenTeacher, RecordedTeacher
 from kd_det.sources.shards import Shards
 
@@ -179,6 +179,27 @@ def test_without_a_checkpoint_the_record_teaches_alone(two_stage, tmp_path):
         numbers(alone, sizes=((64, 128), (64, 96)))
     with pytest.raises(ConfigError, match=r'teacher\.checkpoint: found None'):
         distiller(student, CHEN[1:], record=str(tmp_path), config=teacher['config'])
+
+
+def test_weights_that_a_student_begins_with_come_from_the_checkpoint(tmp_path):
+    student, config = faster_rcnn_cfg(), faster_rcnn_cfg(width=16)
+    path = save_checkpoint(build(faster_rcnn_cfg(width=16), 7), tmp_path / 'teacher.pth')
+    teacher = dict(config=config, checkpoint=path, inherit=['neck'])
+    live = distiller(student, CHEN[2:], **teacher)
+    recorded = distiller(student, CHEN[2:], record=str(tmp_path / 'r'), **teacher)
+    numbers(recorded)
+    recorded.teacher.shards.flush()
+    again = distiller(student, CHEN[2:], record=str(tmp_path / 'r'), **teacher)
+    held = live.teacher.inheritance._held
+    assert all(p.is_meta for p in again.teacher.model.parameters()) and held
+    assert all(torch.equal(again.teacher.inheritance._held[name], value) for name, value in held.items())
+
+
+def test_a_checkpoint_of_another_network_is_refused_although_nothing_is_loaded(two_stage, tmp_path):
+    student, teacher = two_stage
+    narrow = save_checkpoint(build(faster_rcnn_cfg(), 7), tmp_path / 'narrow.pth')
+    with pytest.raises(CheckpointMismatch, match='does not fit'):
+        distiller(student, CHEN[1:2], record=str(tmp_path / 'r'), config=teacher['config'], checkpoint=narrow)
 
 
 def test_two_writers_share_a_folder_and_read_each_others_answers(two_stage, tmp_path):
