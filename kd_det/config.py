@@ -6,11 +6,13 @@ import re
 from dataclasses import dataclass
 
 from mmengine.config import Config, ConfigDict
+from mmengine.config.utils import ConfigParsingError
 from mmengine.hub import get_config
 
 from .channels import fill_model
 from .config_keys import check_depth
 from .errors import ConfigError
+from .own_data import expand_data, with_data
 from .shipped import config_file
 
 # What Runner.from_cfg and the tools read at the top level of a config; other names there are a config's own variables.
@@ -19,7 +21,7 @@ RUNNER_KEYS = frozenset('''
     optim_wrapper param_scheduler val_evaluator test_evaluator default_hooks custom_hooks data_preprocessor load_from
     resume launcher env_cfg log_processor log_level visualizer vis_backends default_scope randomness experiment_name
     custom_imports runner_type tta_model find_unused_parameters model_wrapper_cfg sync_bn compile
-    activation_checkpointing data_check unlabelled_dataloader'''.split())
+    activation_checkpointing data_check data unlabelled_dataloader'''.split())
 
 
 @dataclass(frozen=True)
@@ -53,36 +55,52 @@ def distilled(model: dict) -> Distilled | None:
     return DISTILLED.get(str(model.get('type')).removeprefix('mmdet.'))
 
 
-def load_config(path: str, options: dict | None = None, data_root: str | None = None) -> Config:
-    """Read a config file, apply command-line changes, and fill in what it leaves to the backbone (``'auto'``).
+def load_config(path: str, options: dict | None = None, data_root: str | None = None,
+                classes: list[str] | str | None = None) -> Config:
+    """Read a config file, apply command-line changes, expand ``data``, fill in what is left to the backbone (``'auto'``).
 
     Args:
         path (str): a file; ``kd_det::folder/name.py`` for one that ships, ``mmdet::...`` for one of MMDetection.
         options (dict | None): ``--cfg-options``, dotted keys to values.
         data_root (str | None): ``--data-root``: replaces the config's ``data_root`` in every data set and evaluator.
+        classes: ``--classes``: with ``data_root`` the key ``data`` of :func:`kd_det.own_data.expand_data`.
 
     Raises:
-        ConfigError: no such file; a top-level key that looks like a misspelt runner key, or an option whose top-level
-            key nothing reads (MMEngine would ignore both); ``data_root`` given but the config has none.
+        ConfigError: no such file, or a ``_base_`` of it is not there; a top-level key that looks like a misspelt runner
+            key, or an option whose top-level key nothing reads (MMEngine would ignore both); ``data_root`` given but the
+            config has none.
+        DataError: what the key ``data`` names is not there.
     """
     path = config_file(path)
-    if '::' in path and not osp.exists(path):
-        cfg = get_config(path)
-    elif not osp.isfile(path):
-        raise ConfigError(f'config {path!r} does not exist; give a .py file, kd_det::<folder>/<name>.py for one that '
-                          'ships, or mmdet::<folder>/<name>.py for one of MMDetection')
-    else:
-        cfg = Config.fromfile(path)
+    cfg = _read(path)
     check_keys(cfg, options or {})
     name_student(cfg, path)
     if options:
         cfg.merge_from_dict(options)
         check_depth(cfg)
-    if data_root is not None:
+    if classes is not None or (data_root is not None and 'data' in cfg):
+        with_data(cfg, data_root, classes)
+    elif data_root is not None:
         set_data_root(cfg, data_root)
+    expand_data(cfg)
     if isinstance(cfg.get('model'), dict):
         fill_model(cfg.model)
     return cfg
+
+
+def _read(path: str) -> Config:
+    if '::' not in path and not osp.isfile(path):
+        raise ConfigError(f'config {path!r} does not exist; give a .py file, kd_det::<folder>/<name>.py for one that '
+                          'ships, or mmdet::<folder>/<name>.py for one of MMDetection')
+    try:
+        return get_config(path) if '::' in path and not osp.exists(path) else Config.fromfile(path)
+    except ConfigError:
+        raise
+    except (OSError, ImportError, SyntaxError, NameError, KeyError, ConfigParsingError) as error:
+        text = ' '.join(str(error).split())
+        raise ConfigError(f'config {path!r} cannot be read: {type(error).__name__}: {text}. A _base_ is relative to '
+                          'the file that names it, absolute, kd_det::<folder>/<name>.py or mmdet::<folder>/<name>.py'
+                          ) from error
 
 
 def name_student(cfg: Config, path: str) -> None:

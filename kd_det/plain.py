@@ -3,11 +3,14 @@ import copy
 import os.path as osp
 
 from mmengine.config import Config, ConfigDict
+from mmengine.logging import print_log
 
 from .channels import fill_model
 from .config import distilled, load_config
 from .config_keys import check_options
 from .errors import ConfigError
+from .own_data import class_numbers
+from .weights import classes_of, read_state_dict
 
 
 def student_model(model: dict) -> ConfigDict:
@@ -46,6 +49,33 @@ def set_teacher(cfg: Config, config: str, checkpoint: str) -> None:
     if 'teacher' not in cfg.model:
         raise ConfigError(f'--teacher: model.type {cfg.model.get("type")!r} has no teacher; give a distil config')
     cfg.model.teacher.update(config=config, checkpoint=checkpoint)
+
+
+def settle_classes(cfg: Config) -> None:
+    """Give each teacher the number of classes that its checkpoint was trained on, and a CoLAD peer the student's; in place.
+
+    A teacher's config names the set that it was written for; its weights may be of another one. Where the checkpoint is not
+    there yet, or records no class names, nothing is changed. The number goes to ``cfg_options`` of the source.
+    """
+    model = cfg.get('model') or {}
+    for key, source in {'teacher': model.get('teacher'), **(model.get('sources') or {}), 'peer': model.get('peer')}.items():
+        if not isinstance(source, dict) or not isinstance(source.get('config'), str):
+            continue
+        checkpoint = source.get('checkpoint')
+        if key == 'peer' or source.get('type') == 'Peer':
+            first = (cfg.get('train_dataloader') or {}).get('dataset') or {}
+            names = (first.get('metainfo') or {}).get('classes')
+        else:
+            names = classes_of(read_state_dict(checkpoint)[1]) if checkpoint and osp.isfile(checkpoint) else None
+        if not names or isinstance(names, str):
+            continue
+        found = class_numbers(detector_config(source['config'], source.get('cfg_options'), key), len(names))
+        if found:
+            print_log(f'{key}: {len(names)} classes instead of its config\'s, as '
+                      + ('the data set has' if checkpoint is None else f'{checkpoint} was trained on'), 'current')
+            prefix = '' if 'backbone' in load_config(source['config']) else 'model.'
+            source['cfg_options'] = {**(source.get('cfg_options') or {}),
+                                     **{prefix + path: number for path, number in found.items()}}
 
 
 def with_student(cfg: Config, student: Config) -> Config:

@@ -13,6 +13,7 @@ from ..engine.distributed import leave, prepare_launcher
 from ..errors import ConfigError
 from ..plain import deployed_config
 from ..weights import load_deployed
+from .changes import add_data, classes_of
 
 SUMMARY = 'evaluate a checkpoint: COCO mAP'
 EXAMPLES = """
@@ -26,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('config', help='config file; mmdet::... names one of MMDetection')
     parser.add_argument('checkpoint', help='checkpoint file or URL')
     parser.add_argument('--work-dir', help='where the evaluation log goes (default work_dirs/<config name>)')
-    parser.add_argument('--data-root', help='the data set is here instead of the data_root in the config')
+    add_data(parser)
     parser.add_argument('--network', choices=['first', 'second'],
                         help='which network of a CoLAD config (default first); the checkpoint may be that of both, or the '
                              'network\'s own')
@@ -43,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     if args.out and not args.out.endswith(('.pkl', '.pickle')):
         raise ConfigError(f'--out {args.out}: MMDetection writes pickle files; end the name in .pkl')
-    cfg = load_config(args.config, args.cfg_options, data_root=args.data_root)
+    cfg = load_config(args.config, args.cfg_options, data_root=args.data_root, classes=classes_of(args))
     network = args.network or ('first' if cfg.model.get('type') == 'CoLAD' else None)
     cfg = deployed_config(cfg, network)
     prepare_launcher(cfg, args.launcher)

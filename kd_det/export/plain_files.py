@@ -10,6 +10,7 @@ from mmengine.config import Config, ConfigDict
 from ..errors import ConfigError
 from ..files import write_whole
 from ..plain import deployed_config
+from ..weights import classes_of
 from ..weights import read_state_dict
 
 PLAIN_TYPES = {'BatchedPAAHead': ('PAAHead', ('covariance_type',))}
@@ -152,7 +153,7 @@ def refuse_existing(paths: list[str], overwrite: bool) -> None:
 
 def class_names(cfg: Config, meta: dict) -> tuple[str, ...]:
     """Class names by label: the checkpoint's, or else those of the config's test set; empty where none says."""
-    found = {key.lower(): value for key, value in (meta.get('dataset_meta') or {}).items()}.get('classes')
+    found = classes_of(meta)
     if not found:
         dataset = (cfg.get('test_dataloader') or cfg.get('val_dataloader') or {}).get('dataset') or {}
         found = (dataset.get('metainfo') or {}).get('classes')

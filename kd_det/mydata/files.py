@@ -1,0 +1,117 @@
+"""The files of a data folder by kind, and which picture an annotation means."""
+import os
+import os.path as osp
+from collections import defaultdict
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import PurePosixPath
+
+from PIL import Image, UnidentifiedImageError
+
+from ..errors import DataError
+
+IMAGES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')
+_SIDEWAYS = (5, 6, 7, 8)  # values of the EXIF tag Orientation that swap width and height
+_ORIENTATION = 0x0112
+
+
+class Files:
+    """Files below a folder, by their names relative to it, with forward slashes; hidden ones are left out.
+
+    Args:
+        root: the folder.
+
+    Raises:
+        DataError: it does not exist, or holds nothing.
+    """
+
+    def __init__(self, root: str) -> None:
+        if not osp.isdir(root):
+            raise DataError(f'--data: the folder {root!r} does not exist')
+        self.root, self.all, seen = root, [], set()
+        for folder, folders, names in os.walk(root, followlinks=True):
+            real = osp.realpath(folder)
+            if real in seen:  # a link to a folder above
+                folders.clear()
+                continue
+            seen.add(real)
+            folders[:] = sorted(name for name in folders if not name.startswith(('.', '__')))
+            relative = osp.relpath(folder, root)
+            self.all += [PurePosixPath(relative, name).as_posix() for name in sorted(names) if not name.startswith('.')]
+        if not self.all:
+            raise DataError(f'--data: the folder {root!r} is empty')
+
+    def of(self, *endings: str) -> list[str]:
+        """Names that end so, in any case."""
+        return [name for name in self.all if name.lower().endswith(endings)]
+
+    @cached_property
+    def images(self) -> list[str]:
+        return self.of(*IMAGES)
+
+    def path(self, name: str) -> str:
+        return osp.join(self.root, name)
+
+    @cached_property
+    def _by_stem(self) -> dict[str, list[str]]:
+        return _grouped(self.images, lambda name: PurePosixPath(name).stem)
+
+    @cached_property
+    def _by_name(self) -> dict[str, list[str]]:
+        return _grouped(self.images, lambda name: PurePosixPath(name).name)
+
+    @cached_property
+    def _names(self) -> set[str]:
+        return set(self.images)
+
+    def image_called(self, file_name: str, near: str, folders: Sequence[str] = ()) -> str | None:
+        """The picture that ``file_name`` means in the annotation file ``near``.
+
+        Looked for in ``folders`` and beside the file, then anywhere by its last part.
+        """
+        here = str(PurePosixPath(near).parent)
+        for folder in (*folders, here, '.'):
+            candidate = osp.normpath(osp.join(folder, file_name)).replace(os.sep, '/')
+            if candidate in self._names:
+                return candidate
+        return nearest(self._by_name.get(PurePosixPath(file_name.replace('\\', '/')).name, []), near)
+
+    def image_of_stem(self, near: str) -> str | None:
+        """The picture of the same stem as the annotation file ``near``."""
+        return nearest(self._by_stem.get(PurePosixPath(near).stem, []), near)
+
+
+def _grouped(names: Sequence[str], key) -> dict[str, list[str]]:
+    found = defaultdict(list)
+    for name in names:
+        found[key(name)].append(name)
+    return found
+
+
+def nearest(candidates: Sequence[str], near: str) -> str | None:
+    """The candidate that shares most folders with ``near``, ``labels`` and ``Annotations`` counting as images' folders."""
+    mine = [_kind(part) for part in PurePosixPath(near).parent.parts]
+
+    def shared(name: str) -> tuple[int, int]:
+        theirs = [_kind(part) for part in PurePosixPath(name).parent.parts]
+        return sum(part in theirs for part in mine), -len(theirs)
+    return max(candidates, key=shared, default=None)
+
+
+def _kind(folder: str) -> str:
+    return 'images' if folder.lower() in ('labels', 'annotations', 'jpegimages', 'images') else folder
+
+
+def image_size(path: str) -> tuple[int, int]:
+    """(width, height) as training reads a file: turned upright as its EXIF data says.
+
+    Raises:
+        DataError: no image that can be read.
+    """
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            turned = image.getexif().get(_ORIENTATION) in _SIDEWAYS
+    except (OSError, UnidentifiedImageError, ValueError, SyntaxError) as error:
+        raise DataError(f'--data: the image {path!r} cannot be read ({error})') from error
+    return (height, width) if turned else (width, height)

@@ -1,0 +1,124 @@
+"""A folder of images with annotations -> COCO JSON for training, checked."""
+import json
+import os.path as osp
+from dataclasses import dataclass, field
+
+from ..errors import DataError
+from ..files import write_whole
+from .checking import check
+from .formats import read_folder
+from .found import Found, Part
+from .splitting import split
+from .statistics import sides, statistics
+
+
+@dataclass
+class Prepared:
+    """A data set that can be trained on.
+
+    Attributes:
+        root: the data folder, absolute; file names are relative to it.
+        format: 'coco', 'voc' or 'yolo'.
+        parts: 'train', 'val' and perhaps 'test'.
+        classes: names by label.
+        remarks: what was decided, changed and left out, one line each.
+        statistics: the table that is printed.
+    """
+
+    root: str
+    format: str
+    parts: dict[str, Part]
+    classes: list[str]
+    remarks: list[str]
+    statistics: str = field(repr=False)
+
+    @property
+    def sides(self) -> list[tuple[float, float, int, int]]:
+        """(width, height) of the objects to train on, and of their images, in pixels."""
+        return sides(self.parts['train'])
+
+    def describe(self) -> str:
+        """Format, remarks and table."""
+        return '\n'.join([f'{self.root}: {self.format.upper()} annotations', *self.remarks, self.statistics])
+
+
+def prepare(root: str, format: str | None = None, classes: list[str] | None = None, given: dict[str, str] | None = None,
+            share: float = 0.2, seed: int = 0, skip_bad_boxes: bool = False) -> Prepared:
+    """Read, check and split a data set; nothing is written.
+
+    Args:
+        root: folder of images with COCO JSON, VOC XML or YOLO txt annotations.
+        format: which of them counts; None: the one that is there.
+        classes: names in order. For YOLO the names of its numbers; for the others the classes to keep, and their order.
+        given: part -> annotation file (COCO) or folder, relative to ``root``; None: told by names.
+        share, seed: of a validation part that is drawn where there is none.
+        skip_bad_boxes: leave out boxes that are empty or outside their image.
+
+    Raises:
+        ConfigError, DataError: naming the file and what would do.
+    """
+    found = read_folder(root, format, classes, given)
+    remarks = list(found.remarks)
+    if classes and found.format != 'yolo':
+        remarks += _only(found, classes)
+    remarks += check(root, found, skip_bad_boxes)
+    remarks += split(root, found, share, seed)
+    order = {name: found.parts[name] for name in ('train', 'val', 'test') if name in found.parts}
+    names = order['train'].classes
+    return Prepared(osp.abspath(root), found.format, order, names, remarks, statistics(order, names))
+
+
+def _only(found: Found, classes: list[str]) -> list[str]:
+    """Keep the classes named, in their order."""
+    known = {name for part in found.parts.values() for name in part.classes}
+    if unknown := [name for name in classes if name not in known]:
+        raise DataError(f'--classes: {unknown} are not among the classes of the annotations: {sorted(known)}')
+    for part in found.parts.values():
+        part.classes = [name for name in classes if name in part.classes] if found.format == 'voc' else list(classes)
+        for picture in part.pictures:
+            picture.things = [thing for thing in picture.things if thing.label in classes]
+    rest = sorted(known - set(classes))
+    return [f'left out: the classes {rest}, which --classes does not name'] if rest else []
+
+
+def coco_of(part: Part, classes: list[str]) -> dict:
+    """A part in COCO's format; category ids 1, 2, ... follow the order of ``classes``."""
+    ids = {name: i for i, name in enumerate(classes, 1)}
+    images, annotations = [], []
+    for image_id, picture in enumerate(part.pictures, 1):
+        images.append(dict(id=image_id, file_name=picture.file, width=picture.size[0], height=picture.size[1]))
+        for thing in picture.things:
+            box = [round(value, 3) for value in thing.box]
+            note = dict(id=len(annotations) + 1, image_id=image_id, category_id=ids[thing.label], bbox=box,
+                        area=round(box[2] * box[3], 3), iscrowd=int(thing.crowd))
+            annotations.append({**note, 'segmentation': thing.outline} if thing.outline else note)
+    return dict(images=images, annotations=annotations, categories=[dict(id=i, name=name) for name, i in ids.items()])
+
+
+def texts(prepared: Prepared) -> dict[str, str]:
+    """File name -> content of what is written: a COCO file for each part, and the statistics."""
+    files = {f'{name}.json': json.dumps(coco_of(part, prepared.classes)) for name, part in prepared.parts.items()}
+    return {**files, 'statistics.txt': prepared.describe() + '\n'}
+
+
+def write(prepared: Prepared, out: str, overwrite: bool = False) -> list[str]:
+    """Write :func:`texts` into a folder; files that are there with the same content are left alone. Returns the paths.
+
+    Raises:
+        DataError: a file of the name is there with another content, and ``overwrite`` is not given.
+    """
+    wanted = {osp.join(out, name): text for name, text in texts(prepared).items()}
+    refuse_others(wanted, overwrite)
+    for path, text in wanted.items():
+        write_whole(path, text)
+    return list(wanted)
+
+
+def refuse_others(wanted: dict[str, str], overwrite: bool) -> None:
+    """Raises :class:`DataError` for a file that is there with another content than is to be written."""
+    for path, text in wanted.items():
+        if not overwrite and osp.isfile(path):
+            with open(path, encoding='utf-8', errors='replace') as file:
+                if file.read() != text:
+                    raise DataError(f'{path} is there with another content (edited, or made from other data or arguments); '
+                                    '--overwrite replaces it, another --out leaves it')
