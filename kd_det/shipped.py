@@ -87,6 +87,17 @@ def shipped_configs(pattern: str = '') -> list[str]:
     return [PREFIX + name for name in names if fnmatch.fnmatchcase(name, wanted)]
 
 
+def description(name: str) -> str:
+    """The comment that a shipped config's file begins with, in one line."""
+    lines = []
+    with open(config_file(name), encoding='utf-8') as file:
+        for line in file:
+            if not line.startswith('#'):
+                break
+            lines.append(line.lstrip('#').strip())
+    return ' '.join(lines)
+
+
 def study_file(name: str) -> str:
     """A study file: a path, or the name of one that ships (``faster_rcnn_bccd``)."""
     shipped = FOLDER / 'studies' / f'{name.removesuffix(".json")}.json'

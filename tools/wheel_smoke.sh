@@ -41,6 +41,9 @@ run teacher "$kd_det" train "$teacher" --work-dir teacher "${short[@]}"
 run plain "$kd_det" train "$student" --work-dir plain "${short[@]}"
 printf "_base_ = '%s'\n" "$distil" >mine.py # a user's own config on a shipped one
 run distilled "$kd_det" train mine.py --work-dir distilled --teacher "$teacher" teacher/epoch_1.pth "${short[@]}"
+run distill "$kd_det" distill --data elsewhere/digits --teacher "$teacher" teacher/epoch_1.pth --student "$student" --epochs 1 \
+    --teacher-epochs 1 --out on_my_data
+test -s on_my_data/report.html && ls on_my_data/exported/*.pth >/dev/null
 run test "$kd_det" test "$distil" distilled/epoch_1.pth --data-root elsewhere/digits --work-dir tested
 run compare "$kd_det" compare plain distilled teacher --data-root elsewhere/digits --no-latency --json table.json
 "$python" -c "import json; rows = json.load(open('table.json')); assert rows, rows"

@@ -21,6 +21,7 @@ from . import (
     configs,
     detections,
     digits,
+    distill,
     doctor,
     export,
     long_tail,
@@ -38,6 +39,7 @@ from .command import fill, guarded
 
 COMMANDS = {
     'train': train,
+    'distill': distill,
     'test': test,
     'compare': compare,
     'plan': plan,

@@ -36,6 +36,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
 
 
+def check_amp() -> None:
+    """Raises :class:`ConfigError` where there is no GPU."""
+    if get_device() == 'cpu':
+        raise ConfigError('--amp: MMEngine\'s mixed precision needs a GPU, and none was found; leave --amp out')
+
+
 def run(args: argparse.Namespace) -> int:
     """Train; 0 when the last epoch is done."""
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
@@ -52,8 +58,7 @@ def run(args: argparse.Namespace) -> int:
     if args.seed is not None:
         cfg.randomness = dict(cfg.get('randomness') or {}, seed=args.seed)
     if args.amp:
-        if get_device() == 'cpu':
-            raise ConfigError('--amp: MMEngine\'s mixed precision needs a GPU, and none was found; leave --amp out')
+        check_amp()
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
     if args.auto_scale_lr:

@@ -2,7 +2,6 @@
 import fcntl
 import os
 import os.path as osp
-import re
 import shutil
 import signal
 import subprocess
@@ -11,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from ..compare.progress import last_progress, tail
 from ..errors import StudyError
 from .definition import Study
 from .evaluating import Evaluated, keep_detections, read_evaluation
@@ -150,7 +150,7 @@ class Scheduler:
         try:
             if process.returncode != 0:
                 raise StudyError(f'ended with {process.returncode}; the end of {run_dir}.log:\n'
-                                 + _tail(f'{run_dir}.log'))
+                                 + tail(f'{run_dir}.log'))
             if job.finished is not None:
                 self._record(task, job.finished, read_evaluation(osp.join(run_dir, DETECTIONS)))
                 return
@@ -200,9 +200,8 @@ class Scheduler:
         print(f'{time.strftime("%H:%M:%S")} [{done}/{self.total}] {text}', flush=True)
 
     def _report(self) -> None:
-        parts = [f'{job.task.name} '
-                 + ('evaluating' if job.finished else _progress(self.settings.run_dir(job.task.row, job.task.seed)))
-                 for job in self.running.values()]
+        parts = [f'{job.task.name} ' + ('evaluating' if job.finished else last_progress(
+            self.settings.run_dir(job.task.row, job.task.seed) + '.log')) for job in self.running.values()]
         left = self._seconds_left()
         parts.append('study: eta unknown' if left is None else f'study: eta {left / 60:.0f} min')
         self._say('; '.join(parts))
@@ -235,18 +234,3 @@ class Scheduler:
         for job in self.running.values():
             os.close(job.lock)
         self.running = {}
-
-
-def _tail(path: str, lines: int = 12) -> str:
-    with open(path, encoding='utf-8', errors='replace') as file:
-        return '\n'.join('    ' + line for line in file.read().splitlines()[-lines:])
-
-
-def _progress(run_dir: str) -> str:
-    """Epoch, iteration and remaining time as the run's own log says it."""
-    path = f'{run_dir}.log'
-    with open(path, 'rb') as file:
-        file.seek(max(osp.getsize(path) - 20000, 0))
-        text = file.read().decode('utf-8', 'replace')
-    found = re.findall(r'Epoch\((\w+)\)\s+(\[\d+\]\[\s*\d+/\d+\]).*?eta: (\d+ days?, \S+|\S+)', text)
-    return '{} {} eta {}'.format(*found[-1]).replace('[ ', '[') if found else 'starting'

@@ -58,8 +58,12 @@ def test_an_interrupt_is_status_130(monkeypatch):
 
 
 def test_configs_lists_by_part_of_the_name_and_by_pattern(capsys):
+    assert cli.main(['configs', 'digits-160x120_lad', '--names']) == 0
+    name = 'kd_det::lad/paa_r18-w8_fpn-c32_6e_digits-160x120_lad-r18-w16.py'
+    assert capsys.readouterr().out.split() == [name]
     assert cli.main(['configs', 'digits-160x120_lad']) == 0
-    assert capsys.readouterr().out.split() == ['kd_det::lad/paa_r18-w8_fpn-c32_6e_digits-160x120_lad-r18-w16.py']
+    first = (ROOT / 'configs' / name.removeprefix('kd_det::')).read_text().splitlines()[0]
+    assert capsys.readouterr().out.splitlines() == [name, '    ' + first.removeprefix('# ')]
     assert shipped_configs('*_pkd-*') == shipped_configs('kd_det::pkd/') != []
     assert len(shipped_configs()) == len(list((ROOT / 'configs').glob('*/*.py')))
     assert cli.main(['configs', 'nowhere']) == 2

@@ -6,7 +6,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
-from folders import CLASSES, SIZE, coco, scene, voc, write_image, xml, yolo
+from data_folders import CLASSES, SIZE, coco, scene, voc, write_image, xml, yolo
 from PIL import Image
 
 from kd_det.cli import prepare as command

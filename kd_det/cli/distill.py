@@ -1,0 +1,86 @@
+"""``kd-det distill``: a folder of images, a teacher and a student in; a distilled student, compared and exported, out."""
+import argparse
+import json
+import os.path as osp
+
+from mmengine.config import DictAction
+
+from ..workflow.estimate import estimate
+from ..workflow.methods import METHODS
+from ..workflow.planning import Plan, make_plan
+from ..workflow.request import Request
+from ..workflow.running import run as run_stages
+from .prepare import add_folder, prepared_of
+from .train import check_amp
+
+SUMMARY = 'distil a student on a folder of your own images, in one command'
+EXAMPLES = """
+  kd-det distill --data photos --teacher TEACHER.py teacher.pth --student STUDENT.py --dry-run
+  kd-det distill --data photos --teacher TEACHER.py teacher.pth --student STUDENT.py --out distilled_photos
+  kd-det distill ... --method pkd --epochs 30 --teacher-epochs 12 --cfg-options model.backbone.depth=34
+
+  DIR holds images with COCO JSON, VOC XML or YOLO txt annotations. The same command again goes on where it stopped.
+  Every stage is a command of its own on a config in OUT/configs, which --dry-run prints.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of the command."""
+    parser.add_argument('--data', required=True, metavar='DIR', help='folder of images with annotations')
+    parser.add_argument('--teacher', required=True, nargs=2, metavar=('CONFIG', 'CHECKPOINT'))
+    parser.add_argument('--student', required=True, metavar='CONFIG', help='of the plain student')
+    parser.add_argument('--out', metavar='OUT', help='folder for everything (default distill_<name of DIR>)')
+    parser.add_argument('--method', metavar='NAME', help=f'{", ".join(METHODS)} (default: the first that suits the pair)')
+    parser.add_argument('--epochs', type=int, metavar='N', help='of the students (default: by the size of the data set)')
+    parser.add_argument('--teacher-epochs', type=int, metavar='N',
+                        help='of the fine-tuning of the teacher (default: by the size of the data set where its classes '
+                             'differ, else none)')
+    parser.add_argument('--batch-size', type=int, metavar='N', help='images a step (default: the student\'s config\'s)')
+    parser.add_argument('--seed', type=int, default=0, help='of every training (default 0)')
+    parser.add_argument('--amp', action='store_true', help='automatic mixed precision')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='changes of the student')
+    parser.add_argument('--dry-run', action='store_true', help='print stages, configs and estimated time; write nothing')
+    parser.add_argument('--no-estimate', action='store_true', help='measure no steps, and say no times')
+    parser.add_argument('--overwrite', action='store_true', help='replace what is there and differs')
+    add_folder(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """0 when every stage is done, 1 when one failed."""
+    if args.amp:
+        check_amp()
+    out = args.out or f'distill_{osp.basename(osp.abspath(args.data))}'
+    request = Request(*args.teacher, args.student, out, args.method, args.epochs, args.teacher_epochs, args.batch_size,
+                      args.seed, args.amp, args.cfg_options or {}, args.overwrite)
+    plan = make_plan(request, prepared_of(args, args.data))
+    if not args.dry_run:
+        plan.write()
+    if not args.no_estimate:
+        estimate(plan, progress)
+    progress(plan.describe(with_configs=args.dry_run))
+    if args.dry_run:
+        return 0
+    done = run_stages(plan, say=progress)
+    if done:
+        progress(result(plan))
+    return 0 if done else 1
+
+
+def progress(text: str) -> None:
+    print(text, flush=True)
+
+
+def result(plan: Plan) -> str:
+    """The end in words: the three APs, and where everything is."""
+    with open(plan.places('comparison.json'), encoding='utf-8') as file:
+        rows = json.load(file)['rows']
+    found = {row['name']: (row['accuracy']['AP'] or {}).get('mean') for row in rows}
+    lines = ['AP: ' + ', '.join(f'{name} {"-" if ap is None else f"{ap:.1f}"}' for name, ap in found.items())]
+    plain, distilled, teacher = (found.get(name) for name in ('plain', 'distilled', 'teacher'))
+    if None not in (plain, distilled) and distilled <= plain:
+        lines.append('THE DISTILLED STUDENT IS NOT BETTER THAN THE PLAIN ONE. '
+                     + ('The teacher is not either: it needs more training (--teacher-epochs), or another one is needed'
+                        if teacher is not None and teacher <= plain + 1 else
+                        'One seed says little; longer training, or another method (--method), may'))
+    return '\n'.join([*lines, f'report: {plan.places("report.html")}', f'student: {plan.places("exported")}'])
+

@@ -1,0 +1,124 @@
+"""The methods that ``kd-det distill`` knows by name, and which of them suits a pair."""
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from mmdet.registry import MODELS
+from mmengine.config import ConfigDict
+from mmengine.registry import DefaultScope
+
+from ..errors import AssignmentMismatch, ConfigError
+from ..plain import student_model
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method.
+
+    Attributes:
+        what: what the student learns.
+        adds: (student's model, teacher's model) -> what the distil config adds to ``model``, without the teacher.
+        teacher: (teacher's model) -> what it adds to ``model.teacher``.
+    """
+
+    what: str
+    adds: Callable[[dict, dict], dict[str, Any]]
+    teacher: Callable[[dict], dict[str, Any]] = lambda teacher: {}
+
+
+def _hint(loss: str) -> Callable[[dict, dict], dict[str, Any]]:
+    def adds(student: dict, teacher: dict) -> dict[str, Any]:
+        # features of equally many channels are compared as they are, as published
+        adapter = {} if _channels(student) == _channels(teacher) and _channels(student) is not None else None
+        term = dict(type='Hint', layer='neck', loss=dict(type=loss))
+        return dict(type='Distiller', terms=[dict(term, adapter=None) if adapter is not None else term])
+    return adds
+
+
+def _channels(model: dict) -> int | None:
+    necks = model.get('neck')
+    last = necks[-1] if isinstance(necks, (list, tuple)) and necks else necks
+    return last.get('out_channels') if isinstance(last, dict) else None
+
+
+def _batched(teacher: dict) -> dict[str, Any]:
+    """All mixtures of a batch are fitted at once."""
+    head = teacher.get('bbox_head')
+    return dict(cfg_options={'model.bbox_head.type': 'BatchedPAAHead'}) if isinstance(head, dict) \
+        and head.get('type') == 'PAAHead' else {}
+
+
+METHODS: dict[str, Method] = {
+    'chen': Method('soft targets, bounded regression and hints in both stages (Chen et al. 2017)',
+                   lambda student, teacher: dict(type='FasterRCNNDistiller', rpn_distill={}, rcnn_distill={},
+                                                 hints=[dict(layer='neck')])),
+    'lad': Method('which priors serve which object (LAD)', lambda student, teacher: dict(type='LADDistiller'), _batched),
+    'solad': Method('assignment and soft labels (SoLAD)',
+                    lambda student, teacher: dict(type='LADDistiller', soft_label={}), _batched),
+    'pkd': Method('neck features up to scale and offset (PKD)', _hint('PKDLoss')),
+    'cwd': Method('where each channel of the neck looks (CWD)', _hint('CWDLoss')),
+    'fgd': Method('objects and background of the neck apart (FGD)', _hint('FGDLoss')),
+    'mgd': Method('the teacher\'s neck from masked features (MGD)', _hint('MGDLoss')),
+    'hint': Method('neck features through an adapter (HintLoss)',
+                   lambda student, teacher: dict(type='Distiller', terms=[dict(type='Hint', layer='neck')])),
+    'soft-label': Method('the teacher\'s dense scores and boxes beside the ground truth',
+                         lambda student, teacher: dict(type='SoftLabelDistiller', soft_label={}, ground_truth=True)),
+    'backbone-hint': Method('backbone features through an adapter (HintLoss)',
+                            lambda student, teacher: dict(type='Distiller', terms=[dict(type='Hint', layer='backbone')])),
+}
+"""Name -> method, a line each."""
+PREFERRED = ('chen', 'lad', 'pkd', 'soft-label', 'backbone-hint')
+"""Without ``--method`` the first of these that suits: Chen et al. for two stages, LAD for heads that assign by their
+predictions, PKD for every other pair with necks. These are the ones that were measured here or that are published for such
+pairs; see configs/<method>/README.md."""
+
+
+def distil_model(name: str, student: dict, teacher: dict, source: dict) -> dict[str, Any]:
+    """What the distil config of a method adds to the student's ``model``.
+
+    Args:
+        student, teacher: their plain detectors' configs.
+        source: ``config`` and ``checkpoint`` of the teacher.
+    """
+    method = METHODS[name]
+    added = method.adds(student, teacher)
+    return {'type': added.pop('type'), 'teacher': {**source, **method.teacher(teacher)}, **added}
+
+
+def why_not(name: str, student: dict, teacher: dict) -> str | None:
+    """Why a method does not suit a pair, in the words of the build that refuses it; None: it suits."""
+    added = distil_model(name, student, teacher, dict(config=dict(model=ConfigDict(teacher).to_dict())))
+    model = ConfigDict(student).to_dict()
+    model = ConfigDict({**model, **added, 'student_type': model['type']})
+    try:
+        with torch.random.fork_rng(devices=[]), DefaultScope.overwrite_default_scope('mmdet'):
+            MODELS.build(model)
+    except (ConfigError, AssignmentMismatch) as error:
+        return ' '.join(str(error).split())
+    return None
+
+
+def chosen(name: str | None, student: dict, teacher: dict) -> str:
+    """The method asked for, or the first of :data:`PREFERRED` that suits.
+
+    Args:
+        student, teacher: the ``model`` of their configs.
+
+    Raises:
+        ConfigError: no such method; it does not suit the pair (those that do are listed); none does.
+    """
+    student, teacher = student_model(student), student_model(teacher)
+    if name is not None and name not in METHODS:
+        raise ConfigError(f'--method {name}: unknown; known are {", ".join(METHODS)}')
+    reasons = {}
+    for one in (name,) if name else PREFERRED:
+        reasons[one] = why_not(one, student, teacher)
+        if reasons[one] is None:
+            return one
+    if name is None:
+        raise ConfigError('--teacher, --student: no method suits this pair: '
+                          + '; '.join(f'{one}: {reason}' for one, reason in reasons.items()))
+    others = [one for one in METHODS if one != name and why_not(one, student, teacher) is None]
+    raise ConfigError(f'--method {name} does not suit this pair: {reasons[name]}. '
+                      + (f'These do: {", ".join(others)}' if others else 'None of the others does either'))

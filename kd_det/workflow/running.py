@@ -1,0 +1,87 @@
+"""Run the stages that are not done, one after the other, as processes of their own."""
+import os
+import os.path as osp
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+
+from ..compare.progress import last_progress, tail
+from .planning import Plan, duration
+from .stages import DONE, Stage
+
+REPORT_SECONDS = 15.0
+STOP_SECONDS = 60.0  # a step, a checkpoint and the end of the workers
+
+
+def launch(words: Sequence[str], log: str, report: Callable[[], None]) -> int:
+    """Run ``kd-det`` with ``words`` in a process, its output in the file ``log``; the exit status.
+
+    ``report`` is called now and then. Ctrl-C is passed on, so that the run ends in good order, with a checkpoint.
+    """
+    with open(log, 'a', encoding='utf-8') as output:
+        process = subprocess.Popen([sys.executable, '-m', 'kd_det', *words], stdout=output, stderr=subprocess.STDOUT,
+                                   start_new_session=True)
+    reported = time.monotonic()
+    try:
+        while process.poll() is None:
+            if time.monotonic() - reported > REPORT_SECONDS:
+                report()
+                reported = time.monotonic()
+            time.sleep(0.2)
+    except BaseException:
+        process.send_signal(signal.SIGINT)
+        try:
+            process.wait(STOP_SECONDS)
+        except (subprocess.TimeoutExpired, KeyboardInterrupt):
+            process.kill()
+            process.wait()
+        raise
+    return process.returncode
+
+
+def run(plan: Plan, say: Callable[[str], None] = print) -> bool:
+    """Run what is missing.
+
+    Args:
+        plan: written already.
+        say: told what happens.
+
+    Returns:
+        bool: whether every stage is done. The first that fails ends it; its log's end is said.
+
+    Raises:
+        ConfigError: a stage's place holds something else, and ``--overwrite`` is not given.
+    """
+    logs = plan.places('logs')
+    os.makedirs(logs, exist_ok=True)
+    overwrite = plan.request.overwrite
+    states = [stage.state(overwrite) for stage in plan.stages]  # what stands in the way is said before the first begins
+    for i, stage in enumerate(plan.stages):
+        state = stage.state(overwrite)
+        title = f'[{i + 1}/{len(plan.stages)}] {stage.name}'
+        if state == DONE:
+            say(f'{title}: done before')
+            continue
+        log = osp.join(logs, f'{stage.name}.log')
+        say(f'{title} {state}: {stage.what}; {log}')
+        rest = [one for one, before in zip(plan.stages[i + 1:], states[i + 1:]) if before != DONE]
+        begin = time.monotonic()
+        status = launch(stage.arguments(state), log, lambda log=log, rest=rest, title=title, stage=stage, begin=begin:
+                       say(f'{title}: {_progress(log, stage, rest, begin)}'))
+        if status != 0 or stage.state(overwrite) != DONE:
+            say(f'{title}: FAILED with status {status}; the end of {log}:\n{tail(log)}\nGive the same command again when '
+                'it is mended: what is done is kept, and this stage goes on from its last checkpoint')
+            return False
+        say(f'{title}: done in {duration(time.monotonic() - begin)}')
+    return True
+
+
+def _progress(log: str, stage: Stage, rest: Sequence[Stage], begin: float) -> str:
+    text = last_progress(log)
+    known = [one.seconds for one in rest]
+    if stage.seconds is not None and all(seconds is not None for seconds in known):
+        left = max(stage.seconds - (time.monotonic() - begin), 0) + sum(known)
+        text += f'; all stages: about {duration(left)} left'
+    return text

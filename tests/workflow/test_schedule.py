@@ -1,0 +1,109 @@
+"""Schedules and anchors for data sets of other sizes; configs as text."""
+import pytest
+from conftest import faster_rcnn_cfg
+from dense_detectors import dense_cfg
+from mmengine.config import Config
+from mmengine.hub import get_config
+
+from kd_det.errors import ConfigError
+from kd_det.workflow.anchors import anchor_scale, input_scale
+from kd_det.workflow.config_text import config_text, merged, nested
+from kd_det.workflow.schedule import schedule
+
+RESIZE = [dict(type='LoadImageFromFile'), dict(type='Resize', scale=(1333, 800), keep_ratio=True)]
+
+
+@pytest.fixture(scope='module')
+def coco():
+    return get_config('mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py')
+
+
+def test_a_large_set_keeps_the_configs_epochs(coco):
+    plan = schedule(coco, 20_000)
+    assert (plan.epochs, plan.batch, plan.steps) == (12, 2, 10_000)
+    assert plan.changes['optim_wrapper']['optimizer']['lr'] == pytest.approx(0.02 * 2 / 16)
+    warm_up, steps = plan.changes['param_scheduler']
+    assert (warm_up['end'], steps['milestones'], steps['end']) == (500, [8, 11], 12)
+
+
+@pytest.mark.parametrize('images, epochs', [(2_500, 24), (1_111, 36), (40, 72)])
+def test_a_small_set_is_seen_more_often(coco, images, epochs):
+    """12 x sqrt(10,000 / images), at most six times; milestones in proportion, a warm-up of a tenth at most."""
+    plan = schedule(coco, images)
+    assert plan.epochs == epochs
+    warm_up, steps = plan.changes['param_scheduler']
+    assert steps['milestones'] == [round(8 * epochs / 12), round(11 * epochs / 12)] and steps['end'] == epochs
+    assert warm_up['end'] == min(500, plan.steps * epochs // 10)
+    assert plan.changes['train_cfg'] == dict(max_epochs=epochs, val_interval=epochs // 5)
+
+
+def test_what_is_asked_for_comes_first(coco):
+    plan = schedule(coco, 40, epochs=3, batch=8)
+    assert (plan.epochs, plan.batch, plan.steps) == (3, 8, 5) and 'as asked for' in plan.text
+    assert schedule(coco, 6).batch == 1  # a quarter of the images at most
+    assert coco.param_scheduler[1].milestones == [8, 11]  # the config itself is left alone
+
+
+def test_late_switches_and_cosine_periods_move_too():
+    cfg = get_config('mmdet::rtmdet/rtmdet_tiny_8xb32-300e_coco.py')
+    plan = schedule(cfg, 500, epochs=30)
+    warm_up, cosine = plan.changes['param_scheduler']
+    assert (cosine['begin'], cosine['end'], cosine['T_max']) == (15, 30, 15) and warm_up['end'] == plan.steps * 30 // 10
+    switch = next(hook for hook in plan.changes['custom_hooks'] if hook['type'] == 'PipelineSwitchHook')
+    assert switch['switch_epoch'] == 28 and plan.changes['train_cfg']['dynamic_intervals'] == [(28, 1)]
+    assert schedule(cfg, 500).epochs == 300  # its own are more than any set needs
+    yolox = schedule(get_config('mmdet::yolox/yolox_s_8xb8-300e_coco.py'), 500, epochs=30).changes
+    assert [one['end'] for one in yolox['param_scheduler']] == [1, 28, 30]
+    with pytest.raises(ConfigError, match='counts no epochs'):
+        cfg.train_cfg = dict(type='IterBasedTrainLoop', max_iters=9)
+        schedule(cfg, 500)
+
+
+def test_repeated_sets_count_as_often_as_they_are_seen():
+    plan = schedule(get_config('mmdet::pascal_voc/faster-rcnn_r50_fpn_1x_voc0712-cocofmt.py'), 1000)
+    assert plan.steps == 1000 * 3 // 2
+
+
+# -- anchors ------------------------------------------------------------------------------------------------------
+def square(side, image=1000):
+    return (side, side, image, image)
+
+
+def test_objects_of_cocos_sizes_keep_the_scale(coco):
+    """Scale 8 has anchors of 32, 64, 128 ... pixels; 50 of 1000 are 40 in an input of 800, served by 32."""
+    scale = anchor_scale(coco.model, RESIZE, [square(side) for side in (50, 80, 200, 400)])
+    assert not scale.changed and (scale.old, scale.value) == (8, [8]) and scale.path == 'rpn_head.anchor_generator.scales'
+
+
+def test_small_objects_get_smaller_anchors(coco):
+    """12 pixels wide in the input: IoU with anchors of 32 is (12 / 32)^2 = 0.14."""
+    scale = anchor_scale(coco.model, RESIZE, [square(15)] * 20)
+    assert scale.changed and scale.new <= 4 and '0% of the objects' in scale.reason and '12 pixels' in scale.reason
+    dense = dense_cfg('retinanet')
+    assert anchor_scale(dense, RESIZE, [square(15)] * 20).path == 'bbox_head.anchor_generator.octave_base_scale'
+
+
+def test_detectors_without_such_anchors_are_left_alone():
+    assert anchor_scale(dense_cfg('fcos'), RESIZE, [square(10)]) is None
+    assert anchor_scale(dense_cfg('gfl'), RESIZE, [square(10)]) is None  # ATSS assigns by distance
+    cfg = faster_rcnn_cfg()
+    cfg.rpn_head.anchor_generator.scales = [4, 8]
+    assert anchor_scale(cfg, RESIZE, [square(10)]) is None
+    assert anchor_scale(faster_rcnn_cfg(), RESIZE, []) is None
+
+
+def test_input_scale():
+    assert input_scale(RESIZE) == ((1333, 800), True)
+    assert input_scale([dict(type='mmdet.Resize', scale=320)]) == ((320, 320), False)
+    assert input_scale([]) == (None, True)
+
+
+# -- text ---------------------------------------------------------------------------------------------------------
+def test_text_reads_back_as_what_it_was(tmp_path):
+    options = nested({'model.c.d': 'e' * 120, 'model.b': {'k-2': 1.5}})
+    content = merged(dict(model=dict(a=[1, (2,)], b=None), x='it\'s'), options)
+    path = tmp_path / 'c.py'
+    path.write_text(config_text('one\ntwo', content))
+    assert path.read_text().startswith('# one\n# two\n') and max(map(len, path.read_text().splitlines())) < 150
+    assert Config.fromfile(path).to_dict() == content
+    assert merged(dict(a=dict(b=1)), dict(a=dict(_delete_=True, c=2))) == dict(a=dict(_delete_=True, c=2))
