@@ -19,7 +19,8 @@ REASONS = {
     'COPHead': 'its class scores are conditioned on nine coefficients that no head of MMDetection has',
     'TimmBackbone': 'its layers are timm\'s, which MMDetection has no backbone for',
 }
-TRAINING_KEYS = ('custom_hooks', 'load_from', 'resume', 'data_check', 'work_dir', 'launcher', 'experiment_name')
+TRAINING_KEYS = ('custom_hooks', 'load_from', 'resume', 'data_check', 'work_dir', 'launcher', 'experiment_name',
+                 'teacher_weights')  # kd-det distill's note of whom a run learned from
 
 
 @dataclass
