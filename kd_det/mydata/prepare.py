@@ -102,23 +102,28 @@ def texts(prepared: Prepared) -> dict[str, str]:
 
 
 def write(prepared: Prepared, out: str, overwrite: bool = False) -> list[str]:
-    """Write :func:`texts` into a folder; files that are there with the same content are left alone. Returns the paths.
-
-    Raises:
-        DataError: a file of the name is there with another content, and ``overwrite`` is not given.
-    """
+    """Write :func:`texts` into a folder, see :func:`write_all`. Returns the paths."""
     wanted = {osp.join(out, name): text for name, text in texts(prepared).items()}
-    refuse_others(wanted, overwrite)
-    for path, text in wanted.items():
-        write_whole(path, text)
+    write_all(wanted, overwrite)
     return list(wanted)
 
 
-def refuse_others(wanted: dict[str, str], overwrite: bool) -> None:
-    """Raises :class:`DataError` for a file that is there with another content than is to be written."""
+def write_all(wanted: dict[str, str], overwrite: bool) -> None:
+    """Write texts to files, path -> text; all of them or, where something is in the way, none. Equal files are left alone.
+
+    Raises:
+        DataError: a file is there with another content, and ``overwrite`` is not given.
+    """
+    others = []
     for path, text in wanted.items():
-        if not overwrite and osp.isfile(path):
+        there = None
+        if osp.isfile(path):
             with open(path, encoding='utf-8', errors='replace') as file:
-                if file.read() != text:
-                    raise DataError(f'{path} is there with another content (edited, or made from other data or arguments); '
-                                    '--overwrite replaces it, another --out leaves it')
+                there = file.read()
+        if there is not None and there != text and not overwrite:
+            raise DataError(f'{path} is there with another content (edited, or made from other data or arguments); '
+                            '--overwrite replaces it, another --out leaves it')
+        if there != text:
+            others.append(path)
+    for path in others:
+        write_whole(path, wanted[path])

@@ -9,8 +9,7 @@ from mmengine.config import Config
 
 from ..config import distilled, load_config
 from ..errors import ConfigError
-from ..files import write_whole
-from ..mydata.prepare import Prepared, refuse_others, texts
+from ..mydata.prepare import Prepared, texts, write_all
 from .anchors import Scale, anchor_scale
 from .configs import (
     Places,
@@ -53,16 +52,14 @@ class Plan:
     per_image: dict[str, float] = field(default_factory=dict)
 
     def write(self) -> None:
-        """Write data, configs and the weights that fine-tuning starts from; all or, where something is in the way, nothing.
+        """Write data, configs and the weights that fine-tuning starts from; what is there already is left alone.
 
         Raises:
             ConfigError, DataError: something of another content is there, and ``--overwrite`` is not given.
         """
-        refuse_others(self.files, self.request.overwrite)
+        write_all(self.files, self.request.overwrite)
         if self.fine_tunes is not None:
             write_start(self.teacher, self.fine_tunes, self.places('teacher_start.pth'), self.request.overwrite)
-        for path, text in self.files.items():
-            write_whole(path, text)
 
     def describe(self, with_configs: bool = False) -> str:
         """The plan as text: the data, what was decided, the stages with their commands, and the configs if asked for."""

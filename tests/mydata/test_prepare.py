@@ -274,10 +274,11 @@ def test_what_is_there_is_only_replaced_when_asked(tmp_path):
     out = tmp_path / 'out'
     write(prepared, str(out))
     before = (out / 'train.json').stat().st_mtime_ns
-    write(prepared, str(out))  # the same content is no conflict
+    write(prepared, str(out))  # the same content is no conflict, and nothing is written
+    assert (out / 'train.json').stat().st_mtime_ns == before
     (out / 'val.json').write_text('mine')
     with pytest.raises(DataError, match=r'val\.json is there with another content.*--overwrite'):
         write(prepared, str(out))
-    assert (out / 'val.json').read_text() == 'mine' and before
+    assert (out / 'val.json').read_text() == 'mine'
     write(prepared, str(out), overwrite=True)
     assert (out / 'val.json').read_text() != 'mine'
