@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 from ..compare.progress import last_progress, tail
 from .planning import Plan, duration
-from .stages import DONE, Stage
+from .stages import DONE, Stage, Training
 
 REPORT_SECONDS = 15.0
 STOP_SECONDS = 60.0  # a step, a checkpoint and the end of the workers
@@ -79,9 +79,8 @@ def run(plan: Plan, say: Callable[[str], None] = print) -> bool:
 
 
 def _progress(log: str, stage: Stage, rest: Sequence[Stage], begin: float) -> str:
-    text = last_progress(log)
-    known = [one.seconds for one in rest]
-    if stage.seconds is not None and all(seconds is not None for seconds in known):
-        left = max(stage.seconds - (time.monotonic() - begin), 0) + sum(known)
+    text = last_progress(log) if isinstance(stage, Training) else tail(log, 1).strip()[:100] or 'starting'
+    if stage.seconds is not None:
+        left = max(stage.seconds - (time.monotonic() - begin), 0) + sum(one.seconds or 0.0 for one in rest)
         text += f'; all stages: about {duration(left)} left'
     return text
