@@ -142,7 +142,7 @@ def test_a_base_that_is_not_there_is_an_error_in_words(tmp_path):
     path = write(tmp_path, './nowhere.py')
     with pytest.raises(ConfigError, match=r'own\.py.* cannot be read: .*nowhere\.py.*_base_'):
         load_config(path)
-    with pytest.raises(ConfigError, match=r'cannot be read'):
+    with pytest.raises(ConfigError, match=r'has no such config'):
         load_config('mmdet::faster_rcnn/nowhere.py')
 
 

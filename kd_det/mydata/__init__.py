@@ -10,6 +10,7 @@
 :mod:`.checking`      what is wrong with it, in words
 :mod:`.splitting`     a train and a validation part where there are none
 :mod:`.statistics`    images, boxes, classes, sizes
+:mod:`.as_coco`       a part in COCO's format
 :mod:`.prepare`       all of it, written as COCO JSON
 ====================  ==============================================================
 """

@@ -4,12 +4,13 @@ import os.path as osp
 from collections import Counter
 
 from ..datasets.voc_to_coco import listing
+from ..engine.object_count import looks_like_corners
 from ..errors import DataError
+from .as_coco import coco_of
 from .files import image_size
 from .found import ALL, TRAIN, VAL, Found, Part, Picture, Thing
 
 SIDES_MAY_DIFFER = 1  # pixels between what an annotation says of a picture and what the file is
-CORNERS = 0.1  # more boxes than this share beyond their picture, that fit as corners: they are corners
 
 
 def check(root: str, found: Found, skip_bad_boxes: bool = False) -> list[str]:
@@ -99,22 +100,10 @@ def _unit(root: str, format: str, part: Part) -> None:
                         f'{picture.source} ({thing.place}); pixels are expected')
     if format != 'coco':
         return
-    beyond = [(picture, thing) for picture, thing in boxes if _right(thing) > picture.size[0] + 1
-              or _low(thing) > picture.size[1] + 1]
-    corners = all(w > x and h > y and w <= picture.size[0] + 1 and h <= picture.size[1] + 1
-                  for picture, (x, y, w, h) in ((picture, thing.box) for picture, thing in boxes))
-    if len(beyond) > CORNERS * len(boxes) and corners:
-        picture, thing = beyond[0]
+    if beyond := looks_like_corners(coco_of(part, part.classes)):
+        picture, thing = boxes[beyond[0]['id'] - 1]
         raise DataError(f'--data: {where}: the boxes look like corners [x1, y1, x2, y2], e.g. {thing.box} ({thing.place}, '
                         f'{picture.file} of {picture.size[0]}x{picture.size[1]}); COCO\'s are [x, y, width, height]')
-
-
-def _right(thing: Thing) -> float:
-    return thing.box[0] + thing.box[2]
-
-
-def _low(thing: Thing) -> float:
-    return thing.box[1] + thing.box[3]
 
 
 def _boxes(root: str, found: Found, skip: bool) -> list[str]:

@@ -6,13 +6,10 @@ from collections.abc import Sequence
 from functools import cached_property
 from pathlib import PurePosixPath
 
-from PIL import Image, UnidentifiedImageError
-
+from ..datasets.image_files import decoded_size, image_damage
 from ..errors import DataError
 
 IMAGES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.tif', '.tiff')
-_SIDEWAYS = (5, 6, 7, 8)  # values of the EXIF tag Orientation that swap width and height
-_ORIENTATION = 0x0112
 
 
 class Files:
@@ -108,10 +105,8 @@ def image_size(path: str) -> tuple[int, int]:
     Raises:
         DataError: no image that can be read.
     """
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-            turned = image.getexif().get(_ORIENTATION) in _SIDEWAYS
-    except (OSError, UnidentifiedImageError, ValueError, SyntaxError) as error:
-        raise DataError(f'--data: the image {path!r} cannot be read ({error})') from error
-    return (height, width) if turned else (width, height)
+    damage = image_damage(path)
+    size = None if damage else decoded_size(path)
+    if size is None:
+        raise DataError(f'--data: the image {path!r} cannot be used: {damage or "it cannot be decoded"}')
+    return size

@@ -69,8 +69,8 @@ class Plan:
             lines += [f'{i}. {stage.name}: {stage.what}{time}', f'   kd-det {shlex.join(stage.command)}']
         known = [stage.seconds for stage in self.stages if stage.seconds is not None]
         if known:
-            lines.append(f'all stages: about {duration(sum(known))}, by a few steps measured on this machine; what a command '
-                         'takes to start is not counted')
+            lines.append(f'all stages: about {duration(sum(known))}, by a few steps measured on this machine; what a '
+                         'command takes to start is not counted')
         if with_configs:
             for path, text in self.files.items():
                 if path.endswith('.py'):

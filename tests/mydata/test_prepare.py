@@ -12,9 +12,10 @@ from PIL import Image
 from kd_det.cli import prepare as command
 from kd_det.cli.command import call
 from kd_det.errors import ConfigError, DataError
+from kd_det.mydata.as_coco import coco_of
 from kd_det.mydata.found import Found, Part, Picture, Thing
 from kd_det.mydata.parts import assign, word_of
-from kd_det.mydata.prepare import coco_of, prepare, write
+from kd_det.mydata.prepare import prepare, write
 from kd_det.mydata.splitting import split
 
 MAKERS = dict(coco=coco, voc=voc, yolo=yolo)
