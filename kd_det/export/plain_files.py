@@ -10,8 +10,7 @@ from mmengine.config import Config, ConfigDict
 from ..errors import ConfigError
 from ..files import write_whole
 from ..plain import deployed_config
-from ..weights import classes_of
-from ..weights import read_state_dict
+from ..weights import classes_of, read_state_dict
 
 PLAIN_TYPES = {'BatchedPAAHead': ('PAAHead', ('covariance_type',))}
 """kd_det's type -> MMDetection's with the same weights and predictions, and the arguments that only training reads."""

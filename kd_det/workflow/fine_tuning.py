@@ -15,7 +15,7 @@ from ..errors import ConfigError
 from ..files import save_whole
 from ..own_data import class_numbers
 from ..plain import student_model
-from ..weights import class_names, load_whole, read_state_dict
+from ..weights import classes_of, load_whole, read_state_dict
 
 
 @dataclass
@@ -44,7 +44,7 @@ def read_teacher(cfg: Config, checkpoint: str) -> Teacher:
         raise ConfigError(f'--teacher {cfg.filename} {checkpoint}: there is no checkpoint {checkpoint!r}; give the file or '
                           'URL of the trained teacher')
     state, meta = read_state_dict(checkpoint)
-    teacher = Teacher(checkpoint, state, class_names(meta))
+    teacher = Teacher(checkpoint, state, classes_of(meta))
     own = _built(cfg.model, len(teacher.classes) if teacher.classes else None)
     load_whole(own, state, f'--teacher checkpoint {checkpoint}')
     return teacher
