@@ -2,12 +2,13 @@
 from typing import Any
 
 import torch
+from mmdet.utils import reduce_mean
 from torch import Tensor, nn
 
 from ..heads.dense_outputs import DenseOutputs
 from .dense import check_binary_classes, check_targets, hear_targets, student_outputs, student_targets
 from .dense_prediction import DensePrediction
-from .step import Step
+from .step import Step, UnlabelledStep
 
 
 class BCKD(DensePrediction):
@@ -22,6 +23,9 @@ class BCKD(DensePrediction):
     image and at ignored priors. M: N, of the box branch's assigner where a head has one of its own (DDOD). The gradient
     flows through d in the class part, as in the quality focal loss, and not in the box part. Boxes are decoded. A level
     without positives takes part; so does an image without objects.
+
+    On images without labels N is what the teacher expects, the sum over priors of its largest score (mean over ranks, at
+    least 1), and l is 1 at priors whose centre lies in the image. The third part, which is for positives, is left out.
 
     Four images are two and two: L(4) N(4) = L(2) N(2) + L'(2) N'(2), as long as every count is at least 1.
 
@@ -58,23 +62,43 @@ class BCKD(DensePrediction):
         check_targets(self.key, student)
         self._head = type(student.bbox_head).__name__
 
+    @property
+    def needs_labels(self) -> bool:
+        """The third part alone is for objects."""
+        return self.cls is None and self.bbox is None
+
+    def unlabelled_names(self) -> list[str]:
+        return [f'loss_{part}_{self.tag}{self.suffix}' for part, loss in (('cls', self.cls), ('bbox', self.bbox))
+                if loss is not None]
+
     def around(self, step: Step) -> None:
         hear_targets(step)
 
     def losses(self, step: Step) -> dict[str, Tensor]:
         student, targets, source = student_outputs(step), student_targets(step), step.source(self.source)
         teacher = self.teacher_outputs(student, source)
-        cls = bbox = factor = None
-        if self.cls is not None:
-            cls = self.compare_classes(student.logits, teacher.logits, source.known, targets.normaliser,
-                                       targets.label_weights)
-        if self.bbox is not None:
-            weight = targets.label_weights * score_distance(student, teacher, source.known)  # (N, P)
-            bbox = self.compare_boxes(student.all_boxes().flatten(0, 1), teacher.all_boxes().flatten(0, 1),
-                                      weight.flatten(), targets.normaliser)
-        if self.score_factor is not None:
-            factor = self.compare_factors(student, teacher, targets.box)
+        cls, bbox = self._dense(student, teacher, source.known, targets.label_weights, targets.normaliser)
+        factor = None if self.score_factor is None else self.compare_factors(student, teacher, targets.box)
         return self.named(cls, bbox, factor)
+
+    def unlabelled_losses(self, step: UnlabelledStep) -> dict[str, Tensor]:
+        student, source = student_outputs(step), step.source(self.source)
+        teacher = self.teacher_outputs(student, source)
+        inside = priors_inside(student.priors, step.samples)  # (N, P)
+        cls, bbox = self._dense(student, teacher, source.known, inside, expected_positives(teacher, source.known, inside))
+        return {name: value for name, value in self.named(cls, bbox, None).items() if value is not None}
+
+    def _dense(self, student: DenseOutputs, teacher: DenseOutputs, known: Tensor | None, weights: Tensor,
+               normaliser: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """The class and the box part over all priors, whose ``weights`` are (N, P); None: off."""
+        cls = bbox = None
+        if self.cls is not None:
+            cls = self.compare_classes(student.logits, teacher.logits, known, normaliser, weights)
+        if self.bbox is not None:
+            apart = weights * score_distance(student, teacher, known)  # (N, P)
+            bbox = self.compare_boxes(student.all_boxes().flatten(0, 1), teacher.all_boxes().flatten(0, 1),
+                                      apart.flatten(), normaliser)
+        return cls, bbox
 
     def describe(self) -> list[str]:
         schedule = self.schedule.describe()
@@ -92,6 +116,23 @@ def score_distance(student: DenseOutputs, teacher: DenseOutputs, known: Tensor |
     """max over classes of |sigmoid(t) - sigmoid(s)|, (N, P), of the classes that the source speaks about."""
     apart = (teacher.logits.float().sigmoid() - student.logits.float().sigmoid()).abs()  # (N, P, C)
     return (apart if known is None else apart[..., known.to(apart.device)]).amax(-1)
+
+
+@torch.no_grad()
+def expected_positives(teacher: DenseOutputs, known: Tensor | None, inside: Tensor) -> Tensor:
+    """How many priors the teacher expects to serve an object: the sum of its largest scores over priors ``inside`` (N, P),
+    averaged over ranks, at least 1."""
+    scores = teacher.logits.float().sigmoid()  # (N, P, C)
+    best = (scores if known is None else scores[..., known.to(scores.device)]).amax(-1)
+    return reduce_mean((best * inside).sum()).clamp(min=1)
+
+
+def priors_inside(priors: Tensor, samples: list) -> Tensor:
+    """Whether the centre of each prior, anchor (P, 4) or point (P, 2), lies in the image and not in its padding: float (N,
+    P)."""
+    centres = priors[:, :2] if priors.shape[1] == 2 else (priors[:, :2] + priors[:, 2:4]) / 2  # (P, 2), x and y
+    sizes = priors.new_tensor([sample.metainfo['img_shape'][1::-1] for sample in samples])      # (N, 2), w and h
+    return ((centres >= 0) & (centres < sizes[:, None])).all(-1).to(priors.dtype)
 
 
 def _settings(loss: nn.Module) -> str:

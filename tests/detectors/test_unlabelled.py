@@ -189,3 +189,33 @@ def test_hints_of_dense_students(tmp_path, batches):
     assert {n for n in losses if n.startswith(PREFIX)} == {
         f'{PREFIX}loss_hint_{layer}' for layer in ('neck', 'backbone_layer3', 'bbox_head_cls_convs_0')}
     assert 'terms[1]: loss_cls_distill' in '\n'.join(model.plan())
+
+
+def test_bckd_divides_by_what_the_teacher_expects_and_leaves_padding_out(tmp_path):
+    """Recomputed with loops over images and priors."""
+    cfg, own = dense_cfg('atss', width=16), dense_cfg('atss')
+    path = save_checkpoint(build(cfg, seed=3), tmp_path / 't.pth')
+    own.update(student_type=own.type, type='Distiller', unlabelled=dict(),
+               teacher=dict(config=cfg.to_dict(), checkpoint=path), terms=[dict(type='BCKD')])
+    model, unlabelled = build(own), make_batch(SIZES, (2, 0), seed=5)
+    found = step(model, make_batch(SIZES, (3, 1)), unlabelled)
+    assert {name for name in found if name.startswith(PREFIX)} == {f'{PREFIX}loss_cls_bckd', f'{PREFIX}loss_bbox_bckd'}
+    assert 'loss_centerness_bckd' in found
+    data = model.data_preprocessor(copy.deepcopy(unlabelled), True)
+    with torch.no_grad():
+        ours, theirs = (m.bbox_head(m.extract_feat(data['inputs']))[0] for m in (model, model.teacher.model))
+    total_loss, expected = 0.0, 0.0
+    for level, (s, t) in enumerate(zip(ours, theirs)):
+        stride = 8 * 2**level
+        for n, (height, width) in enumerate(SIZES):
+            for y in range(s.shape[2]):
+                for x in range(s.shape[3]):
+                    if x * stride >= width or y * stride >= height:
+                        continue
+                    p, q = s[n, :, y, x].sigmoid(), t[n, :, y, x].sigmoid()
+                    expected += float(q.max())
+                    total_loss += float((F.binary_cross_entropy(p, q, reduction='none') * (p - q).abs()).sum())
+    assert expected > 1
+    assert float(found[f'{PREFIX}loss_cls_bckd']) == pytest.approx(total_loss / expected, rel=1e-3)
+    found[f'{PREFIX}loss_bbox_bckd'].backward()
+    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
