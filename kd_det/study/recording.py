@@ -10,11 +10,12 @@ import re
 
 from mmengine.config import Config
 
+from ..weights import weights_hash
 from .configs import ann_files
 from .definition import Study, StudyRow
 from .evaluating import Evaluated, agree
 from .finished import Finished
-from .identity import config_hash, weights_hash
+from .identity import config_hash
 from .records import record_path, write_atomically
 
 
