@@ -58,20 +58,6 @@ def digest(state: dict) -> str:
     return found.hexdigest()
 
 
-def weights_hash(path: str) -> str:
-    """SHA-256 over name, dtype, shape and bytes of every tensor in a checkpoint's state_dict, in order of names.
-
-    The file itself would not do: it holds times, paths and the optimizer's state.
-    """
-    digest = hashlib.sha256()
-    state, _ = read_state_dict(path)
-    for name in sorted(state):
-        tensor = state[name].detach().cpu().contiguous()
-        digest.update(f'{name} {tensor.dtype} {tuple(tensor.shape)}\n'.encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
 def classes_of(meta: dict) -> tuple[str, ...] | None:
     """The class names that MMEngine (``dataset_meta``) or MMCV 1 (``CLASSES``) wrote into a checkpoint."""
     names = (meta.get('dataset_meta') or {}).get('classes') or (meta.get('dataset_meta') or {}).get('CLASSES') \

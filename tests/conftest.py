@@ -4,10 +4,6 @@ import copy
 import functools
 import logging
 import os
-import socket
-import subprocess
-import sys
-from pathlib import Path
 
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 
@@ -237,18 +233,3 @@ def run_tool(tool: str, *arguments: str) -> None:
     finally:
         from mmengine.logging import MMLogger
         MMLogger._instance_dict.clear()
-
-
-TOOLS = Path(__file__).parents[1] / 'tools'
-
-
-def run_script(name: str, *arguments: str, path: str = '', succeeds: bool = True) -> str:
-    """A shell script of ``tools/``, with processes that find each other at a free port; returns what it said."""
-    with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
-        port = probe.getsockname()[1]
-    done = subprocess.run(['bash', str(TOOLS / name), *arguments], capture_output=True, text=True, timeout=600,
-                          env={**os.environ, 'PYTHON': sys.executable, 'PORT': str(port), 'OMP_NUM_THREADS': '1',
-                               'PYTHONPATH': path})
-    assert (done.returncode == 0) == succeeds, done.stdout[-3000:] + done.stderr[-5000:]
-    return done.stdout + done.stderr

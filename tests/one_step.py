@@ -82,7 +82,10 @@ def scaled(node, factor):
 def _numbers(value, factor):
     if isinstance(value, (list, tuple)):
         return type(value)(_numbers(v, factor) for v in value)
-    return round(value * factor) if isinstance(value, int) and not isinstance(value, bool) else value
+    if not isinstance(value, int) or isinstance(value, bool):
+        return value
+    # necks that double maps need sides that strides divide (RTMDet's crops are not padded)
+    return max(32 * round(value * factor / 32), 32) if value and value % 32 == 0 else round(value * factor)
 
 
 def reduced(cfg: Config, folder) -> Config:
@@ -140,6 +143,9 @@ def step_and_predict(cfg: Config, folder) -> dict[str, float]:
     torch.manual_seed(0)
     with DefaultScope.overwrite_default_scope('mmdet'):
         model = MODELS.build(copy.deepcopy(cfg.model)).train()
+        for module in model.modules():
+            if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+                module.momentum = 1.0  # predictions of fresh networks run away without the statistics of an image
         batch = next(iter(Runner.build_dataloader(copy.deepcopy(cfg.train_dataloader), seed=0)))
         with random_teachers(model):
             losses = _step(model, copy.deepcopy(batch))

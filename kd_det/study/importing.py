@@ -7,11 +7,10 @@ import subprocess
 import tempfile
 
 from ..errors import StudyError
-from ..weights import weights_hash
 from .definition import Study
 from .evaluating import Evaluated, keep_detections, read_evaluation
 from .finished import read_finished, run_config
-from .identity import config_hash, differing_keys
+from .identity import config_hash, differing_keys, weights_hash
 from .planning import Settings, Task, plan_one, train_arguments
 from .recording import make_record, with_detections, write_record
 from .records import read_record, record_path

@@ -10,12 +10,11 @@ import re
 
 from mmengine.config import Config
 
-from ..weights import weights_hash
 from .configs import ann_files
 from .definition import Study, StudyRow
 from .evaluating import Evaluated, agree
 from .finished import Finished
-from .identity import config_hash
+from .identity import config_hash, weights_hash
 from .records import record_path, write_atomically
 
 

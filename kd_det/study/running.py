@@ -12,11 +12,10 @@ from dataclasses import dataclass, replace
 
 from ..compare.progress import last_progress, tail
 from ..errors import StudyError
-from ..weights import weights_hash
 from .definition import Study
 from .evaluating import Evaluated, keep_detections, read_evaluation
 from .finished import Finished, checkpoint_of, read_finished, run_config
-from .identity import config_hash, differing_keys
+from .identity import config_hash, differing_keys, weights_hash
 from .planning import Settings, Task, train_arguments
 from .recording import make_record, with_detections, write_record
 from .records import mean_seconds, read_record, record_path, row_records

@@ -13,6 +13,9 @@ from .dense import check_dense_pair, dense_head, hear_dense, known_classes, uses
 from .step import Step
 from .term import Term
 
+FAR = 1e9
+"""Pixels. No image is as large, and areas of boxes within are finite in float32, hulls of two too."""
+
 
 class DensePrediction(Term):
     """A term of up to three parts, each with a loss of its own: the classes, the decoded boxes, and the branch beside the
@@ -126,12 +129,19 @@ class DensePrediction(Term):
         return self.cls(ours, soft, weight=weight, avg_factor=avg_factor)
 
     def compare_boxes(self, student: Tensor, teacher: Tensor, weight: Tensor, avg_factor: Tensor) -> Tensor:
-        """The box part over boxes (n, 4), xyxy, and weights (n,). Boxes turned inside out, which RTMDet's distances can be,
-        have no IoU and are left out: a loss on them falls without end."""
-        upright = ((student[:, 2:] >= student[:, :2]) & (teacher[:, 2:] >= teacher[:, :2])).all(1)  # (n,)
-        return self.bbox(student, teacher, weight=weight * upright, avg_factor=avg_factor)
+        """The box part over boxes (n, 4), xyxy, and weights (n,). What is no box on one of both sides is left out: turned
+        inside out, which RTMDet's distances can be, it has no IoU, and a loss on it falls without end; beyond ``FAR``
+        pixels, where exponentials of sizes (YOLOX, FCOS) run away, areas are not finite."""
+        usable = is_box(student) & is_box(teacher)  # (n,)
+        student, teacher = (side.where(usable[:, None], 0.0) for side in (student, teacher))
+        return self.bbox(student, teacher, weight=weight * usable, avg_factor=avg_factor)
 
     def compare_factors(self, student: DenseOutputs, teacher: DenseOutputs, targets: DenseTargets) -> Tensor:
         """The third part over logits (N, P), at the positives of ``targets`` and divided by their number."""
         return self.score_factor(student.factor.flatten(), teacher.factor.flatten(),
                                  weight=targets.positive.flatten().float(), avg_factor=targets.normaliser)
+
+
+def is_box(corners: Tensor) -> Tensor:
+    """(n,) bool: boxes (n, 4), xyxy, that are not turned inside out, and lie in the neighbourhood of an image."""
+    return (corners[:, 2:] >= corners[:, :2]).all(1) & (corners.abs() <= FAR).all(1)

@@ -114,8 +114,11 @@ class BCKD(DensePrediction):
 @torch.no_grad()
 def score_distance(student: DenseOutputs, teacher: DenseOutputs, known: Tensor | None) -> Tensor:
     """max over classes of |sigmoid(t) - sigmoid(s)|, (N, P), of the classes that the source speaks about."""
-    apart = (teacher.logits.float().sigmoid() - student.logits.float().sigmoid()).abs()  # (N, P, C)
-    return (apart if known is None else apart[..., known.to(apart.device)]).amax(-1)
+    found = []
+    for ours, theirs in zip(student.logits, teacher.logits):  # image by image: (P, C) is large
+        apart = theirs.float().sigmoid().sub_(ours.float().sigmoid()).abs_()
+        found.append((apart if known is None else apart[:, known.to(apart.device)]).amax(1))
+    return torch.stack(found)
 
 
 @torch.no_grad()

@@ -1,11 +1,16 @@
 """tools/dist_train.sh and dist_test.sh with two processes, as torchrun starts them; on CPU cores where there is no GPU."""
 import json
+import os
 import pickle
 import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
-from conftest import RUN_CONFIG, build, faster_rcnn_cfg, run_script, run_tool
+from conftest import RUN_CONFIG, build, faster_rcnn_cfg, run_tool
 from dense_detectors import dense_cfg
 from mmengine.config import Config
 from test_distill_run import distilled_cfg
@@ -13,6 +18,8 @@ from test_distill_run import distilled_cfg
 from kd_det.compat.checkpoint import load
 from kd_det.engine.distributed import TORCHRUN_VARIABLES, prepare_launcher
 from kd_det.errors import ConfigError
+
+TOOLS = Path(__file__).parents[2] / 'tools'
 
 WITNESS = '''
 import json
@@ -53,6 +60,17 @@ class Stopper(Hook):
         if get_rank() == 1 and runner.iter == 1:
             os.kill(os.getpid(), signal.SIGTERM)
 '''
+
+
+def run_script(name: str, *arguments: str, path: str = '', succeeds: bool = True) -> str:
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        port = probe.getsockname()[1]
+    done = subprocess.run(['bash', str(TOOLS / name), *arguments], capture_output=True, text=True, timeout=600,
+                          env={**os.environ, 'PYTHON': sys.executable, 'PORT': str(port), 'OMP_NUM_THREADS': '1',
+                               'PYTHONPATH': path})
+    assert (done.returncode == 0) == succeeds, done.stdout[-3000:] + done.stderr[-5000:]
+    return done.stdout + done.stderr
 
 
 @pytest.fixture(scope='module')

@@ -18,14 +18,13 @@ from kd_det.errors import StudyError
 from kd_det.study.configs import split_options
 from kd_det.study.definition import load_study
 from kd_det.study.evaluating import detections_path
-from kd_det.study.identity import config_hash, differing_keys
+from kd_det.study.identity import config_hash, differing_keys, weights_hash
 from kd_det.study.importing import import_run
 from kd_det.study.planning import Settings, option_arguments, plan
 from kd_det.study.recording import annotations
 from kd_det.study.records import read_record
 from kd_det.study.running import Scheduler
 from kd_det.study.table import paired_difference, replace_marked, study_table, t_quantile
-from kd_det.weights import weights_hash
 
 ROOT = Path(__file__).resolve().parents[2]
 

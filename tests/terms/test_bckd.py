@@ -9,6 +9,7 @@ from conftest import build, faster_rcnn_cfg, losses_of, make_batch, save_checkpo
 from dense_detectors import dense_cfg, stirred
 from mmengine.config import ConfigDict
 from mmengine.logging import MessageHub
+from mmengine.structures import InstanceData
 from torch import nn
 
 from kd_det.errors import ConfigError
@@ -115,7 +116,7 @@ def test_terms_are_the_formula_in_loops(kind, teacher, seen):
             weight = float(targets.label_weights[i, p])
             apart = [abs(sigmoid(a) - sigmoid(b)) for a, b in zip(s, t)]
             cls += weight * sum(bce(a, sigmoid(b)) * d for a, b, d in zip(s, t, apart))
-            if all(box[2] >= box[0] and box[3] >= box[1] for box in (ours[p], theirs[p])):
+            if all(box[2] >= box[0] and box[3] >= box[1] and max(map(abs, box)) < 1e9 for box in (ours[p], theirs[p])):
                 bbox += weight * max(apart) * (1 - giou_of(ours[p], theirs[p]))
             if kind in FACTORS and targets.box.positive[i, p]:
                 factor += bce(float(student.factor[i, p]), sigmoid(float(guide.factor[i, p])))
@@ -211,6 +212,20 @@ def test_boxes_turned_inside_out_are_left_out(teacher):
     assert float(losses['loss_cls_bckd']) > 0 and float(losses['loss_bbox_bckd']) == 0
     losses['loss_bbox_bckd'].backward()
     assert all(not layer.bias.grad.any() for layer in model.bbox_head.rtm_reg)
+
+
+def test_boxes_without_end_are_left_out(teacher, seen):
+    """YOLOX's sizes are exponentials; those of a teacher that means nothing somewhere can run away there."""
+    model = model_of('yolox', teacher)
+    with torch.no_grad():
+        for layer in model.teacher.model.bbox_head.multi_level_conv_reg[1:]:
+            layer.bias[2:] += 200
+    losses = losses_of(model, make_batch(**BATCH))
+    boxes = seen['teacher'].all_boxes()
+    assert not boxes.isfinite().all() and float(losses['loss_bbox_bckd']) > 0
+    gradient, = torch.autograd.grad(losses['loss_bbox_bckd'], seen['student'].regression)
+    per_level = seen['targets'].per_level(gradient)
+    assert per_level[0].any() and not per_level[1].any() and bool(gradient.isfinite().all())
 
 
 # -- the normaliser -----------------------------------------------------------------------------------------------------
@@ -358,6 +373,41 @@ def test_two_terms_share_what_they_hear(teacher):
         assert torch.equal(losses[name], alone[name])
     with pytest.raises(ConfigError, match=r'terms\[1\].name: terms\[0\] logs loss_cls_bckd too'):
         model_of('gfl', teacher, {}, {})
+
+
+@pytest.mark.parametrize('kind', ['retinanet', 'gfl', 'paa'])
+def test_priors_that_the_assigner_ignores_have_no_gradient(kind, teacher, seen):
+    cfg = taught_cfg(dense_cfg(kind), teacher(kind))
+    cfg.train_cfg.assigner = dict(type='IgnoringAssigner', assigner=cfg.train_cfg.assigner, iof=0.3)
+    model = still(stirred(build(cfg, 1)))
+    batch = make_batch(sizes=((64, 96),) * 2, objects=(2, 0), seed=3)
+    for sample in batch['data_samples']:
+        sample.ignored_instances = InstanceData(bboxes=torch.tensor([[0., 0., 48., 64.]]), labels=torch.tensor([0]))
+    losses = losses_of(model, batch)
+    weights, student = seen['targets'].label_weights, seen['student']
+    ignored = weights == 0
+    assert ignored.any(1).all() and not ignored.all()
+    for name, output in (('loss_cls_bckd', student.logits), ('loss_bbox_bckd', student.regression)):
+        gradient, = torch.autograd.grad(losses[name], output, retain_graph=True)
+        assert not gradient[ignored].any() and gradient[~ignored].any(-1).float().mean() > 0.9
+
+
+@pytest.mark.parametrize('kind', ['gfl', 'yolox'])
+def test_recorded_answers_teach_the_same(kind, teacher, tmp_path):
+    """All that is asked of the teacher comes from the disk, boxes of distributions too; its network has no memory."""
+    def recorded(**record):
+        cfg = taught_cfg(dense_cfg(kind), teacher(kind))
+        cfg.teacher.update(check=0, record=dict(folder=str(tmp_path), **record))
+        model = still(stirred(build(cfg, 1)))
+        losses = losses_of(model, make_batch(**BATCH))
+        return model.teacher, {name: float(losses[name].detach()) for name in model.distill_terms}
+    first, written = recorded()
+    first.shards.flush()
+    second, read = recorded(missing='error')
+    live = model_of(kind, teacher)
+    losses = losses_of(live, make_batch(**BATCH))
+    assert second.counts == dict(read=3, asked=0) and read == written
+    assert read == {name: pytest.approx(float(losses[name].detach()), rel=2e-3) for name in live.distill_terms}
 
 
 def test_half_precision(teacher):
