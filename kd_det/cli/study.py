@@ -12,6 +12,7 @@ from ..study.definition import load_study
 from ..study.image_intervals import ground_truth, image_intervals
 from ..study.importing import import_run
 from ..study.planning import Settings, plan
+from ..study.records import row_records
 from ..study.running import Scheduler
 from ..study.table import study_table, write_readme
 
@@ -74,7 +75,8 @@ def run(args: argparse.Namespace) -> int:
     def show(to_terminal: bool = False) -> None:
         images = image_intervals(study, settings.results, truth)
         table = study_table(study, settings.results, images)
-        write_page(settings.results, study, table, details := breakdown(study, images))
+        records = {row.name: row_records(settings.results, row) for row in study.rows}
+        write_page(settings.results, study, table, details := breakdown(study, images, records))
         pages = [from_root(args.readme)] if args.readme else [
             from_root('README.md'), *sorted(glob.glob(from_root('configs/*/README.md')))]
         written = [page for page in pages if write_readme(page, study.name, table)]

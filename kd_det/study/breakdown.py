@@ -2,17 +2,21 @@
 import os.path as osp
 
 from ..compare.error_types import TYPES
+from ..compare.frequency import mean_ap
+from ..compare.rows import spread_of
+from ..compare.table import spread_text
 from .definition import Study
 from .image_intervals import Found
 from .records import write_atomically
 from .table import interval, line
 
 
-def breakdown(study: Study, images: dict[str, Found]) -> str:
-    """Markdown; '' where no detections are kept.
+def breakdown(study: Study, images: dict[str, Found], records: dict[str, dict[int, dict]] | None = None) -> str:
+    """Markdown; '' where nothing is recorded that is kept by class or image.
 
     Args:
         images (dict[str, Found]): of :func:`.image_intervals.image_intervals`.
+        records (dict): of each row, by seed; for the means over groups of classes that the study names.
     """
     tables = []
     compared = [row for row in study.rows if images[row.name].differences]
@@ -27,6 +31,8 @@ def breakdown(study: Study, images: dict[str, Found]) -> str:
                                   for name in columns)]))
         tables += [f'**{study.title}: differences by size of object and by class** (AP points, 95 % over images)', '',
                    *lines, '']
+    if study.groups:
+        tables += _by_group(study, records)
     priced = [row for row in study.rows if images[row.name].errors]
     if priced:
         lines = [f'| | {" | ".join(TYPES)} |', '| --- |' + ' ---: |' * len(TYPES)]
@@ -34,6 +40,18 @@ def breakdown(study: Study, images: dict[str, Found]) -> str:
         tables += [f'**{study.title}: error types** (AP50 points that fixing each alone would give; mean over seeds)', '',
                    *lines, '']
     return '\n'.join(tables)
+
+
+def _by_group(study: Study, records: dict[str, dict[int, dict]] | None) -> list[str]:
+    """A table of mean AP over the classes of each group; over seeds, mean and sd."""
+    heads = ' | '.join(f'{name} ({", ".join(classes)})' for name, classes in study.groups.items())
+    lines = [f'| | {heads} |', '| --- |' + ' ---: |' * len(study.groups)]
+    for row in study.rows:
+        runs = (records or {}).get(row.name)
+        if runs:
+            values = [[mean_ap(run['per_class'], classes) for run in runs.values()] for classes in study.groups.values()]
+            lines.append(line([row.label, *(spread_text(spread_of(one)) for one in values)]))
+    return [f'**{study.title}: mean AP by group of classes**', '', *lines, ''] if len(lines) > 2 else []
 
 
 def write_page(results: str, study: Study, table: str, details: str) -> None:

@@ -7,9 +7,11 @@ It is JSON::
      "rows": [{"name": "base", "config": "configs/....py", "seeds": [0, 1], "options": {}, "description": "..."}]}
 
 ``split`` names the annotation files (``train.json`` and ``eval.json``). ``options`` are ``--cfg-options`` of a row,
-``label`` is what tables call it, ``teacher`` names another row (or a row and its seed) as its teacher, ``base`` another
-row to compare it with, ``shared: "study/row"`` takes a run from another study instead of repeating it, and ``network:
-"second"`` with ``shared`` shows the second network of a CoLAD row, which is trained with the first.
+``label`` is what tables call it, ``teacher`` names another row (or a row and its seed) as its teacher, ``sources`` one for
+each trained network of a config's ``sources``, ``base`` another row to compare it with, ``shared: "study/row"`` takes a run
+from another study instead of repeating it, and ``network: "second"`` with ``shared`` shows the second network of a CoLAD
+row, which is trained with the first. ``groups`` of the study are groups of classes, {"rare": ["Bus"]}, for tables of mean
+AP.
 """
 import json
 import re
@@ -17,9 +19,9 @@ from dataclasses import dataclass, field
 
 from ..errors import StudyError
 
-_ROW_KEYS = {'name', 'config', 'seeds', 'options', 'description', 'label', 'teacher', 'base',
+_ROW_KEYS = {'name', 'config', 'seeds', 'options', 'description', 'label', 'teacher', 'sources', 'base',
              'shared', 'network'}
-_STUDY_KEYS = {'name', 'title', 'split', 'base', 'teacher', 'rows'}
+_STUDY_KEYS = {'name', 'title', 'split', 'base', 'teacher', 'rows', 'groups'}
 
 
 @dataclass
@@ -33,6 +35,7 @@ class StudyRow:
         options (dict): changes of the config, dotted keys.
         home (str): ``study/row`` under which checkpoints and records lie.
         teacher (tuple[str, int] | None): row and seed of its teacher; None: the study's.
+        sources (dict[str, tuple[str, int]]): the same for each trained network in its config's ``model.sources``.
         base (str | None): the row it is compared with; None: the study's.
         network (str): 'second' for the second network of the CoLAD runs in ``home``; it is never trained by itself.
     """
@@ -44,25 +47,33 @@ class StudyRow:
     options: dict = field(default_factory=dict)
     description: str = ''
     teacher: tuple | None = None
+    sources: dict = field(default_factory=dict)
     base: str | None = None
     network: str = 'first'
 
 
 @dataclass
 class Study:
-    """A study file. ``teacher`` is (row, seed) or None, ``base`` the row that others are compared with."""
+    """A study file. ``teacher`` is (row, seed) or None, ``base`` the row that others are compared with, ``groups`` names of
+    groups of classes (rare, frequent ...) with the classes in them, for tables of mean AP."""
     name: str
     title: str
     split: str
     base: str
     teacher: tuple | None
     rows: list
+    groups: dict = field(default_factory=dict)
 
     def row(self, name: str) -> StudyRow:
         for row in self.rows:
             if row.name == name:
                 return row
         raise StudyError(f'study {self.name!r} has no row {name!r}; it has {[row.name for row in self.rows]}')
+
+    def teaching(self) -> set[str]:
+        """Names of the rows that teach others."""
+        named = [self.teacher, *(row.teacher for row in self.rows), *(t for row in self.rows for t in row.sources.values())]
+        return {one[0] for one in named if one}
 
     def teacher_of(self, row: StudyRow) -> tuple | None:
         return row.teacher or self.teacher
@@ -98,20 +109,27 @@ def load_study(path: str) -> Study:
                              f'{sorted(_ROW_KEYS)}')
         if not {'name', 'config', 'seeds'} <= set(spec):
             raise StudyError(f'{path}: row {spec.get("name")!r} needs name, config and seeds')
-        spec = dict(spec, label=spec.get('label', spec['name']), teacher=_teacher(spec.get('teacher')))
+        spec = dict(spec, label=spec.get('label', spec['name']), teacher=_teacher(spec.get('teacher')),
+                    sources={name: _teacher(one) for name, one in spec.get('sources', {}).items()})
         if spec.get('network', 'first') not in ('first', 'second') or (spec.get('network') == 'second'
                                                                        and 'shared' not in spec):
             raise StudyError(f'{path}: row {spec["name"]!r}: network {spec["network"]!r}; "second" is expected, beside '
                              'shared: "study/row" of the CoLAD row')
         rows.append(StudyRow(home=spec.pop('shared', f'{content["name"]}/{spec["name"]}'), **spec))
     study = Study(content['name'], content.get('title', content['name']), content['split'], content['base'],
-                  _teacher(content.get('teacher')), rows)
+                  _teacher(content.get('teacher')), rows, _groups(path, content.get('groups', {})))
     if len({row.name for row in rows}) < len(rows):
         raise StudyError(f'{path}: row names are not different: {[row.name for row in rows]}')
-    teachers = [teacher[0] for teacher in (study.teacher, *(row.teacher for row in rows)) if teacher]
-    for name in (study.base, *(row.base for row in rows if row.base), *teachers):
+    for name in (study.base, *(row.base for row in rows if row.base), *study.teaching()):
         study.row(name)
     return study
+
+
+def _groups(path: str, spec: dict) -> dict[str, list[str]]:
+    if not isinstance(spec, dict) or not all(isinstance(names, list) and names for names in spec.values()):
+        raise StudyError(f'{path}: groups {spec!r}; names of groups with lists of classes are expected, '
+                         '{"rare": ["Bus"]}')
+    return spec
 
 
 def _teacher(spec: dict | str | None) -> tuple | None:

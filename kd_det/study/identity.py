@@ -30,9 +30,10 @@ def normalised(cfg: Config) -> dict:
     content['randomness'] = {k: v for k, v in (content.get('randomness') or {}).items() if k != 'seed'}
     content['custom_hooks'] = [hook for hook in content.get('custom_hooks') or []
                                if hook.get('type') not in HOOKS_OF_TRAIN_PY]
-    teacher = (content.get('model') or {}).get('teacher')
-    if isinstance(teacher, dict):
-        teacher.pop('checkpoint', None)
+    model = content.get('model') or {}
+    for network in (model.get('teacher'), *(model.get('sources') or {}).values()):
+        if isinstance(network, dict):
+            network.pop('checkpoint', None)
     return plain(content)
 
 

@@ -10,10 +10,11 @@ from ..errors import StudyError
 from .definition import Study
 from .evaluating import Evaluated, keep_detections, read_evaluation
 from .finished import read_finished, run_config
-from .identity import config_hash, differing_keys, weights_hash
+from .identity import config_hash, differing_keys
 from .planning import Settings, Task, plan_one, train_arguments
 from .recording import make_record, with_detections, write_record
 from .records import read_record, record_path
+from .teachers import teacher_records
 
 
 def import_run(study: Study, row_name: str, seed: int, run_dir: str, settings: Settings) -> Task:
@@ -36,20 +37,17 @@ def import_run(study: Study, row_name: str, seed: int, run_dir: str, settings: S
                          + ', '.join(differing_keys(finished.cfg, task.cfg)[:12]))
     if (found := (finished.cfg.get('randomness') or {}).get('seed')) != seed:
         raise StudyError(f'{run_dir!r} was trained with seed {found}, not {seed}')
-    teacher = None
-    if task.teacher is not None:
-        checkpoint = finished.cfg.model.teacher.checkpoint
-        checkpoint = checkpoint if '://' in checkpoint else osp.join(settings.root, checkpoint)
-        if '://' not in checkpoint and not osp.isfile(checkpoint):
-            raise StudyError(f'{run_dir!r}: its teacher {checkpoint!r} is gone, so its weights cannot be recorded')
-        teacher = dict(row=task.teacher.row.name, seed=task.teacher.seed, weights_sha256=weights_hash(checkpoint))
+    try:
+        teachers = teacher_records(task.teachers, finished, settings.root)
+    except StudyError as error:
+        raise StudyError(f'{run_dir!r}: {error}') from error
     with tempfile.TemporaryDirectory() as folder:
         if subprocess.run(settings.evaluate_command(run_dir, folder), cwd=settings.root, env=settings.environment(),
                           stdout=subprocess.DEVNULL).returncode:
             raise StudyError(f'{run_dir!r}: its checkpoint could not be evaluated; nothing is imported')
         evaluated = read_evaluation(folder)
         record = make_record(study, task.row, seed, finished, evaluated, settings.root, threads=None, jobs=None,
-                             command=train_arguments(task, settings, for_record=True), teacher=teacher)
+                             command=train_arguments(task, settings, for_record=True), teachers=teachers)
         record['imported'] = True
         return _take(task, record, evaluated, run_dir, finished.checkpoint, settings)
 

@@ -14,6 +14,7 @@ from .definition import Study, StudyRow
 from .finished import Finished, read_finished
 from .identity import config_hash
 from .records import read_record, record_path
+from .teachers import ONE, taught_by
 
 
 @dataclass
@@ -58,7 +59,8 @@ class Task:
         sha (str): hash of the config.
         state (str): ``'recorded'``, ``'differs'`` (recorded with another config), ``'missing'``, or, of a teacher that
             is recorded but whose weights are gone, ``'retrain'``.
-        teacher (Task | None): what must be trained before.
+        teachers (dict[str, Task]): what must be trained before, by its place in the config
+            (:func:`.teachers.taught_by`).
     """
     row: StudyRow
     seed: int
@@ -66,7 +68,7 @@ class Task:
     options: dict
     sha: str
     state: str
-    teacher: 'Task | None' = None
+    teachers: 'dict[str, Task]' = field(default_factory=dict)
     notes: list = field(default_factory=list)
 
     @property
@@ -87,13 +89,13 @@ def plan(study: Study, settings: Settings, rows: list[str] | None = None, seeds:
         StudyError: no such row; a row distils but the study names no teacher, or another one than the row's config.
     """
     chosen = [row for row in ([study.row(name) for name in rows] if rows else study.rows) if row.network == 'first']
-    teachers = {t[0] for t in map(study.teacher_of, study.rows) if t}
+    teachers = study.teaching()
     pairs = [(row, seed) for row in chosen for seed in (seeds if seeds and row.name not in teachers else row.seeds)]
     pairs.sort(key=lambda pair: (pair[0].name not in teachers, pair[1]))
     tasks: dict[tuple, Task] = {}
     for row, seed in pairs:
         _add_task(tasks, study, settings, row, seed)
-    needed = {id(task.teacher) for task in tasks.values() if task.state != 'recorded' and task.teacher}
+    needed = {id(teacher) for task in tasks.values() if task.state != 'recorded' for teacher in task.teachers.values()}
     for task in tasks.values():
         if id(task) in needed and task.state == 'recorded' and own_finished(task, settings) is None:
             task.state = 'retrain'
@@ -110,19 +112,12 @@ def _add_task(tasks: dict, study: Study, settings: Settings, row: StudyRow, seed
     record = read_record(record_path(settings.results, row, seed))
     state = 'missing' if record is None else 'recorded' if record['config_sha256'] == sha else 'differs'
     task = Task(row, seed, cfg, options, sha, state)
-    distilled = cfg.model.get('teacher')
-    if isinstance(distilled, dict) and distilled.get('config'):
-        named = study.teacher_of(row)
-        if named is None:
-            raise StudyError(f'row {row.name!r} distils, but the study names no teacher; add '
-                             '"teacher": {"row": ..., "seed": 0}')
-        if study.row(named[0]).config != distilled.config:
-            raise StudyError(f'row {row.name!r}: its config names the teacher {distilled.config!r}, the study the row '
-                             f'{named[0]!r} with {study.row(named[0]).config!r}; make them equal')
-        task.teacher = _add_task(tasks, study, settings, study.row(named[0]), named[1])
-        current = read_record(record_path(settings.results, task.teacher.row, task.teacher.seed))
-        if record and current and record.get('teacher', {}).get('weights_sha256') != current['weights_sha256']:
-            task.notes.append('its teacher was not the one recorded now')
+    for place, named in taught_by(study, row, cfg).items():
+        teacher = task.teachers[place] = _add_task(tasks, study, settings, study.row(named[0]), named[1])
+        current = read_record(record_path(settings.results, teacher.row, teacher.seed))
+        then = record and (record.get('teacher', {}) if place == ONE else record.get('sources', {}).get(place, {}))
+        if record and current and then.get('weights_sha256') != current['weights_sha256']:
+            task.notes.append(f'its {"teacher" if place == ONE else place} was not the one recorded now')
     tasks[row.name, seed] = task
     return task
 
@@ -171,13 +166,12 @@ def train_arguments(task: Task, settings: Settings, for_record: bool = False) ->
     if for_record:
         place = Settings(root='', work_dir='work_dirs/studies', results='', trainer=(), evaluator=())
     run_dir = relative(place.run_dir(task.row, task.seed), place.root)
-    if task.teacher is not None:
-        finished = own_finished(task.teacher, settings)
+    for where, teacher in task.teachers.items():
+        finished = own_finished(teacher, settings)
         if finished is None:
-            raise StudyError(f'no finished run of {task.teacher.name} in '
-                             f'{settings.run_dir(task.teacher.row, task.teacher.seed)}')
-        folder = relative(place.run_dir(task.teacher.row, task.teacher.seed), place.root)
-        options['model.teacher.checkpoint'] = osp.join(folder, osp.basename(finished.checkpoint))
+            raise StudyError(f'no finished run of {teacher.name} in {settings.run_dir(teacher.row, teacher.seed)}')
+        folder = relative(place.run_dir(teacher.row, teacher.seed), place.root)
+        options[f'{where}.checkpoint'] = osp.join(folder, osp.basename(finished.checkpoint))
     arguments = [task.row.config, '--seed', str(task.seed), '--work-dir', run_dir]
     if settings.data_root and not for_record:
         arguments += ['--data-root', settings.data_root]

@@ -16,10 +16,11 @@ from .evaluating import Evaluated, agree
 from .finished import Finished
 from .identity import config_hash, weights_hash
 from .records import record_path, write_atomically
+from .teachers import ONE
 
 
 def make_record(study: Study, row: StudyRow, seed: int, finished: Finished, evaluated: dict[str, Evaluated], root: str,
-                threads: int | None, jobs: int | None, command: str, teacher: dict | None = None) -> dict:
+                threads: int | None, jobs: int | None, command: str, teachers: dict) -> dict:
     """The record as it is written: the figures are those of the evaluated checkpoint, not rounded.
 
     Args:
@@ -28,7 +29,7 @@ def make_record(study: Study, row: StudyRow, seed: int, finished: Finished, eval
         threads (int | None): of the run; None where nobody knows.
         jobs (int | None): runs side by side.
         command (str): what trains it again.
-        teacher (dict | None): ``row``, ``seed`` and ``weights_sha256``.
+        teachers (dict): of :func:`.teachers.teacher_records`; kept as ``teacher`` and, by place, as ``sources``.
 
     Raises:
         StudyError: the evaluation and the run's own last validation contradict each other.
@@ -51,8 +52,10 @@ def make_record(study: Study, row: StudyRow, seed: int, finished: Finished, eval
                               detections=dict(sha256=second.sha))
     if finished.first_teaches is not None:
         record['first_teaches'] = round(finished.first_teaches, 4)
-    if teacher is not None:
-        record['teacher'] = teacher
+    if ONE in teachers:
+        record['teacher'] = teachers[ONE]
+    if several := {place: one for place, one in teachers.items() if place != ONE}:
+        record['sources'] = several
     return dict(record, command=command)
 
 

@@ -15,10 +15,11 @@ from ..errors import StudyError
 from .definition import Study
 from .evaluating import Evaluated, keep_detections, read_evaluation
 from .finished import Finished, checkpoint_of, read_finished, run_config
-from .identity import config_hash, differing_keys, weights_hash
+from .identity import config_hash, differing_keys
 from .planning import Settings, Task, train_arguments
 from .recording import make_record, with_detections, write_record
 from .records import mean_seconds, read_record, record_path, row_records
+from .teachers import teacher_records
 
 _STOP_SECONDS = 60.0  # a step, a checkpoint and the exit of the data loader's workers
 DETECTIONS = 'detections'
@@ -74,9 +75,12 @@ class Scheduler:
         for task in list(self.pending):
             if len(self.running) >= self.settings.jobs:
                 return
-            if task.teacher in self.failed:
-                self._fail(task, f'its teacher ({task.teacher.name}) failed')
-            elif task.teacher not in self.pending and task.teacher not in [job.task for job in self.running.values()]:
+            teachers = list(task.teachers.values())
+            waits_for = [*self.pending, *(job.task for job in self.running.values())]
+            failed = next((teacher for teacher in teachers if teacher in self.failed), None)
+            if failed is not None:
+                self._fail(task, f'its teacher ({failed.name}) failed')
+            elif not any(teacher in waits_for for teacher in teachers):
                 self._start(task)
 
     def _start(self, task: Task) -> None:
@@ -169,12 +173,10 @@ class Scheduler:
                 os.close(job.lock)
 
     def _record(self, task: Task, finished: Finished, evaluated: dict[str, Evaluated]) -> None:
-        settings, teacher = self.settings, None
-        if task.teacher is not None:
-            checkpoint = osp.join(settings.root, finished.cfg.model.teacher.checkpoint)
-            teacher = dict(row=task.teacher.row.name, seed=task.teacher.seed, weights_sha256=weights_hash(checkpoint))
+        settings = self.settings
+        teachers = teacher_records(task.teachers, finished, settings.root)
         record = make_record(self.study, task.row, task.seed, finished, evaluated, settings.root, settings.threads,
-                             settings.jobs, train_arguments(task, settings, for_record=True), teacher)
+                             settings.jobs, train_arguments(task, settings, for_record=True), teachers)
         old = read_record(record_path(self.settings.results, task.row, task.seed))
         if task.state == 'retrain' and old is not None:
             same = old['weights_sha256'] == record['weights_sha256']

@@ -108,7 +108,7 @@ def interval(difference: ImageDifference | None) -> str:
 
 
 def _compared(study: Study, row, ap: dict) -> list[str]:
-    teachers = {t[0] for t in (study.teacher, *(r.teacher for r in study.rows)) if t}
+    teachers = study.teaching()
     base = study.base_of(row)
     if row.name in teachers or row.name in {base, study.base, *(r.base for r in study.rows)}:
         return ['', '']
@@ -152,7 +152,7 @@ def notes(study: Study, records: dict, over_images: bool = False) -> list[str]:
     for row in study.rows:
         if len({r['config_sha256'] for r in records[row.name].values()}) > 1:
             lines.append(f'Row {row.label!r} mixes seeds of different configs.')
-        if len({r.get('teacher', {}).get('weights_sha256') for r in records[row.name].values()}) > 1:
+        if len({str([r.get('teacher'), r.get('sources')]) for r in records[row.name].values()}) > 1:
             lines.append(f'Row {row.label!r} mixes seeds with different teachers.')
     for row in study.rows:
         shares = [r['first_teaches'] for r in records[row.name].values() if 'first_teaches' in r]

@@ -15,10 +15,12 @@ from kd_det.cli import study as cli
 from kd_det.cli.command import call, guarded
 from kd_det.compare.detections import file_hash, read_detections
 from kd_det.errors import StudyError
+from kd_det.study.breakdown import breakdown
 from kd_det.study.configs import split_options
-from kd_det.study.definition import load_study
+from kd_det.study.definition import Study, StudyRow, load_study
 from kd_det.study.evaluating import detections_path
 from kd_det.study.identity import config_hash, differing_keys, weights_hash
+from kd_det.study.image_intervals import Found
 from kd_det.study.importing import import_run
 from kd_det.study.planning import Settings, option_arguments, plan
 from kd_det.study.recording import annotations
@@ -468,3 +470,49 @@ def test_the_command_line_writes_the_readme(place, tmp_path):
     assert '| base | small | 1 | 50.0 |' in (tmp_path / 'README.md').read_text()
     assert main([*arguments, '--rows', 'nosuch']) == 2
     assert main([*arguments, '--import', str(tmp_path / 'none'), '--row', 'base']) == 2
+
+
+def test_sources_of_a_row_are_trained_before_and_named_in_its_record(place, tmp_path):
+    """Two networks of ``sources``, each by a row of its own; the checkpoint of each is handed over by its place."""
+    study, settings = place(seeds=[0])
+    root = Path(settings.root)
+    base = (root / 'configs/base.py').read_text()
+    several = dict(a=dict(config='configs/teacher.py', checkpoint='x.pth'),
+                   b=dict(config='configs/base.py', checkpoint='y.pth'), both=dict(type='Ensemble', members=['a', 'b']))
+    (root / 'configs/several.py').write_text(base + f"\nmodel = dict(model, sources={several!r})\n")
+    row = StudyRow('several', 'configs/several.py', [0], 'several', 'toy/several', sources=dict(a=('teacher', 0),
+                                                                                          b=('base', 0)))
+    study.rows.append(row)
+    tasks = plan(study, settings, ['several'])
+    assert [task.name for task in tasks] == ['teacher seed 0', 'base seed 0', 'several seed 0']
+    assert set(tasks[-1].teachers) == {'model.sources.a', 'model.sources.b'} and study.teaching() == {'teacher', 'base'}
+    assert train(study, settings, rows=['several']) == []
+    found = record(settings, 'several')
+    assert 'teacher' not in found and {place: one['row'] for place, one in found['sources'].items()} == {
+        'model.sources.a': 'teacher', 'model.sources.b': 'base'}
+    assert 'model.sources.a.checkpoint=work_dirs/studies/toy/teacher/seed0/epoch_2.pth' in found['command']
+    row.sources = dict(a=('teacher', 0))
+    with pytest.raises(StudyError, match=r'names no model\.sources\.b; add "sources"'):
+        plan(study, settings, ['several'])
+    row.sources = dict(a=('teacher', 0), b=('base', 0), c=('base', 0))
+    with pytest.raises(StudyError, match=r"no trained source \['c'\]"):
+        plan(study, settings, ['several'])
+    row.sources = dict(a=('base', 0), b=('base', 0))
+    with pytest.raises(StudyError, match=r"names the teacher 'configs/teacher.py' \(model\.sources\.a\)"):
+        plan(study, settings, ['several'])
+
+
+def test_groups_of_classes_get_a_table_of_mean_ap(tmp_path):
+    study = Study('toy', 'Toy', 'train->eval', 'base', None, [StudyRow('base', 'b.py', [0, 1], 'plain', 'toy/base'),
+                                                               StudyRow('new', 'n.py', [0], 'new', 'toy/new')],
+                  dict(rare=['x', 'y'], frequent=['z']))
+    records = dict(base={0: dict(per_class=dict(x=10.0, y=20.0, z=50.0)), 1: dict(per_class=dict(x=20.0, y=30.0, z=60.0))},
+                   new={0: dict(per_class=dict(x=None, y=40.0, z=50.0))})
+    found = breakdown(study, {row.name: Found({}, {}) for row in study.rows}, records)
+    assert '| rare (x, y) | frequent (z) |' in found
+    assert '| plain | 20.0 ± 7.1 | 55.0 ± 7.1 |' in found and '| new | 40.0 | 50.0 |' in found
+    path = tmp_path / 's.json'
+    path.write_text(json.dumps(dict(name='s', split='train->eval', base='b', groups=dict(rare='x'), rows=[
+        dict(name='b', config='b.py', seeds=[0])])))
+    with pytest.raises(StudyError, match=r'groups .*lists of classes'):
+        load_study(str(path))

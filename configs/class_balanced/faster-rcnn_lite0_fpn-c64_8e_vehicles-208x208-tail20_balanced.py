@@ -1,0 +1,8 @@
+# The long tail with class-balanced sampling alone: what the distilled second stage is measured against.
+_base_ = '../faster_rcnn/faster-rcnn_lite0_fpn-c64_8e_vehicles-208x208.py'
+train_dataloader = dict(dataset=dict(
+    _delete_=True, type='ClassBalancedDataset', oversample_thr=0.5,
+    dataset=dict(
+        type='CocoDataset', metainfo={{_base_.metainfo}}, ann_file='data/vehicles-tail20/train_tail.json',
+        data_prefix=dict(img='data/vehicles/images/'), filter_cfg=dict(filter_empty_gt=False),
+        pipeline={{_base_.train_pipeline}})))
