@@ -5,6 +5,7 @@ from typing import Any
 
 from mmengine.dist import broadcast_object_list, is_main_process
 from mmengine.hooks import Hook
+from mmengine.registry import DATASETS, DefaultScope
 from mmengine.runner import Runner
 
 from ..errors import ConfigError
@@ -22,9 +23,10 @@ class EnsembleWeightsHook(Hook):
     """Measures the AP of each class of every teacher in an ensemble with ``weights='ap'``, and hands it to the ensemble.
 
     All images of the evaluation set (``val_dataloader``) count, read by the student's evaluation pipeline and shared
-    between the processes: what is trained on must not be among them, and what is reported should not be. Figures are logged
-    and kept as ``teacher_ap.json`` in the work directory, where a resumed run finds them; figures of other weights, images
-    or classes are measured anew. No random state is changed.
+    between the processes; with ``weights=dict(ap=ANN_FILE)`` those of another annotation file in its place. What is trained
+    on should not be among them, and what is reported must not be. Figures are logged and kept as ``teacher_ap.json`` in the
+    work directory, where a resumed run finds them; figures of other weights, images or classes are measured anew. No random
+    state is changed.
 
     Every runner of a distiller has it (:func:`kd_det.engine.attach.attach_to_runner`).
 
@@ -43,22 +45,23 @@ class EnsembleWeightsHook(Hook):
     def _weigh(self, runner: Runner, ensemble: Ensemble) -> None:
         path = osp.join(runner.work_dir, FILE)
         known = _shared(lambda: _read(path))
+        dataset = _dataset(runner, ensemble)
         figures: dict[str, list[float | None]] = {}
         for name, member in ensemble.members.items():
             reason = why_not(runner, member.teacher, classes=member.class_map is None)
             if reason:
                 raise ConfigError(f'{ensemble.key}.weights: \'ap\' needs the AP of {name!r} on the evaluation set, and '
                                   f'{reason}; give numbers, members=dict({name}=dict(weight=...))')
-            what = _what(runner, member)
+            what = _what(dataset, member)
             key = json.dumps(what, sort_keys=True)
             if key not in known:
                 runner.logger.info(f'{ensemble.key}: measuring the AP of {name!r} on {what["images"]} images')
-                known[key] = dict(what, ap=_measured(runner, member))
+                known[key] = dict(what, ap=_measured(dataset, member))
                 if is_main_process():
                     write_whole(path, json.dumps(list(known.values()), indent=1) + '\n')
             figures[name] = known[key]['ap']
         shares = ensemble.set_ap(figures)
-        runner.logger.info('\n'.join(_table(ensemble, figures, shares.tolist(), _classes(runner), path)))
+        runner.logger.info('\n'.join(_table(ensemble, figures, shares.tolist(), list(dataset.metainfo['classes']), path)))
 
 
 def _shared(read: Any) -> Any:
@@ -80,23 +83,30 @@ def _read(path: str) -> dict[str, dict]:
         raise ConfigError(f'{path} cannot be read ({error}); remove it, and the figures are measured again') from error
 
 
-def _classes(runner: Runner) -> list[str]:
-    return list(runner.val_loop.dataloader.dataset.metainfo['classes'])
+def _dataset(runner: Runner, ensemble: Ensemble) -> Any:
+    """The evaluation set, or the same with the annotation file that the ensemble names."""
+    if runner.val_loop is None:
+        raise ConfigError(f'{ensemble.key}.weights: \'ap\' needs an evaluation set, and there is none (val_dataloader)')
+    if ensemble.ap_on is None:
+        return runner.val_loop.dataloader.dataset
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        try:
+            return DATASETS.build(dict(runner.cfg.val_dataloader.dataset, ann_file=ensemble.ap_on))
+        except FileNotFoundError as error:
+            raise ConfigError(f'{ensemble.key}.weights.ap: {error}') from error
 
 
-def _what(runner: Runner, member: Member) -> dict:
+def _what(dataset: Any, member: Member) -> dict:
     """What figures are of: weights, images, classes."""
-    dataset = runner.val_loop.dataloader.dataset
     truth = [[len(dataset), *(str(dataset.get_data_info(i).get('img_id')) for i in (0, len(dataset) - 1))],
              osp.basename(str(getattr(dataset, 'ann_file', '')))]
     return dict(weights=digest(member.teacher.network.state_dict()), images=len(dataset), evaluation=truth,
-                classes=_classes(runner), knows=member.class_map)
+                classes=list(dataset.metainfo['classes']), knows=member.class_map)
 
 
-def _measured(runner: Runner, member: Member) -> list[float | None]:
-    dataset = runner.val_loop.dataloader.dataset
+def _measured(dataset: Any, member: Member) -> list[float | None]:
     found = evaluated(member.teacher, dataset, len(dataset), member.class_map, classwise=True)
-    values = [found.get(f'coco/{name}_precision') for name in _classes(runner)]
+    values = [found.get(f'coco/{name}_precision') for name in dataset.metainfo['classes']]
     return [None if value is None or not value >= 0 else float(value) for value in values]
 
 

@@ -97,8 +97,10 @@ class Ensemble:
             (:class:`Member`). A member of weight 0 is never run.
         confidence (float | None): tau of the weights per object
             (:func:`kd_det.sources.mixture.confidence_weights`), times those of the members; None: the latter alone.
-        weights (str | None): 'ap': the members' weights are multiplied, class by class, with their AP on the evaluation
-            set, which is measured before training (:class:`kd_det.engine.ensemble_weights_hook.EnsembleWeightsHook`).
+        weights (str | dict | None): 'ap': the members' weights are multiplied, class by class, with their AP on the
+            evaluation set, which is measured before training
+            (:class:`kd_det.engine.ensemble_weights_hook.EnsembleWeightsHook`); dict(ap=ANN_FILE): on these annotations,
+            read as the evaluation set is.
         sources: those that are there, by name; filled in.
         key (str): for messages.
 
@@ -110,8 +112,9 @@ class Ensemble:
 
     trains = False
 
-    def __init__(self, members: list[str] | dict[str, dict], confidence: float | None = None, weights: str | None = None,
-                 sources: dict[str, Any] | None = None, key: str = 'sources.ensemble') -> None:
+    def __init__(self, members: list[str] | dict[str, dict], confidence: float | None = None,
+                 weights: str | dict | None = None, sources: dict[str, Any] | None = None,
+                 key: str = 'sources.ensemble') -> None:
         if isinstance(members, (list, tuple)):
             if len(set(members)) != len(members):
                 raise ConfigError(f'{key}.members: found {members!r}; each source once')
@@ -122,10 +125,12 @@ class Ensemble:
         if confidence is not None and (isinstance(confidence, bool) or not isinstance(confidence, (int, float))
                                        or not 0 < confidence < math.inf):
             raise ConfigError(f'{key}.confidence: found {confidence!r}; a temperature above 0 is expected, or None')
-        if weights not in (None, 'ap'):
-            raise ConfigError(f'{key}.weights: found {weights!r}; \'ap\' is expected, or None (numbers are given with the '
-                              'members, members=dict(a=dict(weight=2.), ...))')
-        self.key, self.confidence, self.weighs_by_ap = key, confidence, weights == 'ap'
+        named = isinstance(weights, dict) and set(weights) == {'ap'} and isinstance(weights['ap'], str)
+        if weights not in (None, 'ap') and not named:
+            raise ConfigError(f'{key}.weights: found {weights!r}; \'ap\' is expected, dict(ap=\'annotations/dev.json\'), '
+                              'or None (numbers are given with the members, members=dict(a=dict(weight=2.), ...))')
+        self.key, self.confidence = key, confidence
+        self.weighs_by_ap, self.ap_on = weights is not None, weights['ap'] if named else None
         self.members: dict[str, Member] = {}
         for name, cfg in members.items():
             source = (sources or {}).get(name)

@@ -40,11 +40,12 @@ def runner_of(model, root, work_dir):
     pipeline = [dict(type='LoadImageFromFile'), dict(type='Resize', scale=(128, 96), keep_ratio=True),
                 dict(type='LoadAnnotations', with_bbox=True),
                 dict(type='PackDetInputs', meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'))]
+    cfg = dict(type='CocoDataset', data_root=str(root), metainfo=dict(classes=('disc', 'square')),
+               ann_file='annotations/val.json', data_prefix=dict(img='images/'), test_mode=True, pipeline=pipeline)
     with DefaultScope.overwrite_default_scope('mmdet'):
-        dataset = DATASETS.build(dict(
-            type='CocoDataset', data_root=str(root), metainfo=dict(classes=('disc', 'square')),
-            ann_file='annotations/val.json', data_prefix=dict(img='images/'), test_mode=True, pipeline=pipeline))
+        dataset = DATASETS.build(cfg)
     return SimpleNamespace(model=model, work_dir=str(work_dir), logger=LOGGER,
+                           cfg=ConfigDict(val_dataloader=dict(dataset=cfg)),
                            val_loop=SimpleNamespace(dataloader=SimpleNamespace(dataset=dataset)))
 
 
@@ -60,7 +61,7 @@ def test_weights_by_hand(two):
 def test_measured_once_printed_and_kept(two, tiny_coco, tmp_path, monkeypatch, caplog):
     aps, asked = {}, []
 
-    def measured(runner, member):
+    def measured(dataset, member):
         asked.append(member.key)
         return aps[member.key.rpartition('.')[2]]
     monkeypatch.setattr(ensemble_weights_hook, '_measured', measured)
@@ -93,7 +94,7 @@ def test_what_is_measured_is_the_class_ap_in_the_students_classes(two, tiny_coco
     def tells(data):
         sample = data['data_samples'][0].new()
         squares = [one['bbox'] for one in next(truths) if one['bbox_label'] == 1]
-        sample.pred_instances = sample.gt_instances.new()[:0] if False else type(sample.gt_instances)(
+        sample.pred_instances = type(sample.gt_instances)(
             bboxes=torch.tensor(squares, dtype=torch.float32).reshape(-1, 4), scores=torch.ones(len(squares)),
             labels=torch.zeros(len(squares), dtype=torch.long))
         return [sample]
@@ -104,8 +105,20 @@ def test_what_is_measured_is_the_class_ap_in_the_students_classes(two, tiny_coco
     assert torch.equal(torch.get_rng_state(), state)
 
 
+def test_another_annotation_file_in_place_of_the_evaluation_set(two, tiny_coco, tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(ensemble_weights_hook, '_measured', lambda dataset, member: seen.append(len(dataset)) or [0.5, 0.5])
+    model = model_of(two, weights=dict(ap='annotations/train.json'))
+    runner = runner_of(model, tiny_coco, tmp_path)
+    EnsembleWeightsHook().before_train(runner)
+    assert seen == [8, 8], 'train.json has eight images'
+    gone = model_of(two, weights=dict(ap='annotations/gone.json'))
+    with pytest.raises(ConfigError, match=r'sources\.both\.weights\.ap: .*gone\.json'):
+        EnsembleWeightsHook().before_train(runner_of(gone, tiny_coco, tmp_path))
+
+
 def test_refusals(two, tiny_coco, tmp_path):
-    for wrong in ('AP', 1.0, [1, 2]):
+    for wrong in ('AP', 1.0, [1, 2], dict(ap=1), dict(AP='x.json')):
         with pytest.raises(ConfigError, match=r"sources\.both\.weights: found .*'ap' is expected"):
             model_of(two, weights=wrong)
     runner = runner_of(model_of(two), tiny_coco, tmp_path)
@@ -114,7 +127,7 @@ def test_refusals(two, tiny_coco, tmp_path):
         EnsembleWeightsHook().before_train(runner)
     runner.val_loop = None
     (tmp_path / 'teacher_ap.json').unlink()
-    with pytest.raises(ConfigError, match=r"sources\.both\.weights.*no evaluation set"):
+    with pytest.raises(ConfigError, match=r"sources\.both\.weights.*needs an evaluation set"):
         EnsembleWeightsHook().before_train(runner)
     unasked = model_of(two, weights=None)
     EnsembleWeightsHook().before_train(runner_of(unasked, tiny_coco, tmp_path))
