@@ -5,6 +5,7 @@ import os.path as osp
 
 from mmengine.config import DictAction
 
+from ..export.onnx_file import check_packages
 from ..workflow.estimate import estimate
 from ..workflow.methods import METHODS
 from ..workflow.planning import Plan, make_plan
@@ -38,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--batch-size', type=int, metavar='N', help='images a step (default: the student\'s config\'s)')
     parser.add_argument('--seed', type=int, default=0, help='of every training (default 0)')
     parser.add_argument('--amp', action='store_true', help='automatic mixed precision')
+    parser.add_argument('--onnx', action='store_true', help='export an ONNX file too, verified with ONNX Runtime')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='changes of the student')
     parser.add_argument('--dry-run', action='store_true', help='print stages, configs and estimated time; write nothing')
     parser.add_argument('--no-estimate', action='store_true', help='measure no steps, and say no times')
@@ -51,7 +53,9 @@ def run(args: argparse.Namespace) -> int:
         check_amp()
     out = args.out or f'distill_{osp.basename(osp.abspath(args.data))}'
     request = Request(*args.teacher, args.student, out, args.method, args.epochs, args.teacher_epochs, args.batch_size,
-                      args.seed, args.amp, args.cfg_options or {}, args.overwrite)
+                      args.seed, args.amp, args.cfg_options or {}, args.onnx, args.overwrite)
+    if args.onnx:
+        check_packages()
     plan = make_plan(request, prepared_of(args, args.data))
     if not args.dry_run:
         plan.write()

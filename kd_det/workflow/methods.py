@@ -29,11 +29,15 @@ class Method:
 
 def _hint(loss: str) -> Callable[[dict, dict], dict[str, Any]]:
     def adds(student: dict, teacher: dict) -> dict[str, Any]:
-        # features of equally many channels are compared as they are, as published
-        adapter = {} if _channels(student) == _channels(teacher) and _channels(student) is not None else None
-        term = dict(type='Hint', layer='neck', loss=dict(type=loss))
-        return dict(type='Distiller', terms=[dict(term, adapter=None) if adapter is not None else term])
+        term: dict[str, Any] = dict(type='Hint', layer='neck', loss=dict(type=loss))
+        if _channels(student) is not None and _channels(student) == _channels(teacher):
+            term['adapter'] = None  # features of equally many channels are compared as they are, as published
+        return dict(type='Distiller', terms=[term])
     return adds
+
+
+def _term(kind: str) -> Callable[[dict, dict], dict[str, Any]]:
+    return lambda student, teacher: dict(type='Distiller', terms=[dict(type=kind)])
 
 
 def _channels(model: dict) -> int | None:
@@ -60,6 +64,9 @@ METHODS: dict[str, Method] = {
     'cwd': Method('where each channel of the neck looks (CWD)', _hint('CWDLoss')),
     'fgd': Method('objects and background of the neck apart (FGD)', _hint('FGDLoss')),
     'mgd': Method('the teacher\'s neck from masked features (MGD)', _hint('MGDLoss')),
+    'crosskd': Method('the teacher\'s words on the student\'s features in its head (CrossKD)', _term('CrossHead')),
+    'ld': Method('the edges of boxes as distributions (LD)', _term('LD')),
+    'bckd': Method('classes as binary problems, and boxes by their overlap (BCKD)', _term('BCKD')),
     'hint': Method('neck features through an adapter (HintLoss)',
                    lambda student, teacher: dict(type='Distiller', terms=[dict(type='Hint', layer='neck')])),
     'soft-label': Method('the teacher\'s dense scores and boxes beside the ground truth',

@@ -229,9 +229,10 @@ def _stages(plan: Plan, ours: Schedule, theirs: Schedule | None) -> None:
                '--eval', 'all', '--per-class', '--repeat', '20', '--html', places('report.html'),
                '--json', places('comparison.json')]
     export = ['export', places('distilled', os.path.basename(trainings[-1].result)), places('exported'), '--config',
-              places.config('distilled')]
+              places.config('distilled'), *(['--onnx'] if plan.request.onnx else [])]
     plan.stages = [*trainings,
                    Making('compare', 'AP and cost of plain, distilled and teacher: report.html, comparison.json', compare,
                           places('comparison.json'), results),  # written last
-                   Making('export', 'the distilled student as plain MMDetection files', export, places('exported'),
+                   Making('export', 'the distilled student as plain MMDetection files'
+                          + (', and as a verified ONNX file' if plan.request.onnx else ''), export, places('exported'),
                           results[-1:])]

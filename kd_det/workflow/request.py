@@ -20,6 +20,7 @@ class Request:
         seed: of every training.
         amp: automatic mixed precision.
         options: ``--cfg-options`` of the student, dotted keys.
+        onnx: export an ONNX file too.
         overwrite: replace what is there and differs.
     """
 
@@ -34,6 +35,7 @@ class Request:
     seed: int = 0
     amp: bool = False
     options: dict[str, Any] = field(default_factory=dict)
+    onnx: bool = False
     overwrite: bool = False
 
     def __post_init__(self) -> None:

@@ -20,6 +20,7 @@ from kd_det.config import load_config
 from kd_det.errors import CheckpointMismatch, ConfigError, DataError
 from kd_det.mydata.prepare import prepare
 from kd_det.workflow import running
+from kd_det.workflow.methods import METHODS, PREFERRED, why_not
 from kd_det.workflow.planning import make_plan
 from kd_det.workflow.request import Request
 
@@ -191,6 +192,15 @@ def test_a_pair_of_different_kinds_takes_a_feature_method(pairs, data):
     assert plan.configs['distilled'].model.terms[0].loss.type == 'PKDLoss'
 
 
+@pytest.mark.parametrize('name, kind', [
+    ('chen', 'faster'), ('lad', 'paa'), ('solad', 'paa'), ('soft-label', 'paa'), ('crosskd', 'gfl'), ('ld', 'gfl'),
+    ('bckd', 'gfl'), ('pkd', 'faster'), ('pkd', 'gfl'), ('cwd', 'faster'), ('fgd', 'gfl'), ('mgd', 'faster'), ('hint', 'gfl'),
+    ('backbone-hint', 'faster')])
+def test_every_method_builds_for_a_pair_that_it_is_made_for(name, kind):
+    assert why_not(name, model_of(kind, 8, 2), model_of(kind, 16, 2)) is None
+    assert set(PREFERRED) <= set(METHODS)
+
+
 # -- bad input ----------------------------------------------------------------------------------------------------
 def base_that_is_not_there(pairs, folder):
     (folder / 'broken.py').write_text("_base_ = './nowhere.py'\n")
@@ -223,6 +233,7 @@ def in_the_way(pairs, folder):
     (lambda pairs, folder: {'--teacher-epochs': '0'}, ConfigError,
      r"--teacher-epochs 0: .*'a', 'b', 'c'.*fine-tuned first"),
     (lambda pairs, folder: {'--epochs': '0'}, ConfigError, '--epochs 0: at least 1'),
+    (lambda pairs, folder: {'--teacher-epochs': '-1'}, ConfigError, '--teacher-epochs -1: at least 0'),
     (lambda pairs, folder: {'--data': 'nowhere'}, DataError, "'nowhere' does not exist"),
     (lambda pairs, folder: {'--student': 'nowhere.py'}, ConfigError, r"'nowhere\.py' does not exist"),
     (base_that_is_not_there, ConfigError, r'broken\.py.* cannot be read.*nowhere\.py'),
