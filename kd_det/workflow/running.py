@@ -18,8 +18,10 @@ STOP_SECONDS = 60.0  # a step, a checkpoint and the end of the workers
 def launch(words: Sequence[str], log: str, report: Callable[[], None]) -> int:
     """Run ``kd-det`` with ``words`` in a process, its output in the file ``log``; the exit status.
 
-    ``report`` is called now and then. Ctrl-C is passed on, so that the run ends in good order, with a checkpoint.
+    ``report`` is called now and then. Ctrl-C and SIGTERM are passed on, so that the run ends in good order, with a
+    checkpoint; KeyboardInterrupt is raised then.
     """
+    before = signal.signal(signal.SIGTERM, _interrupt)
     with open(log, 'a', encoding='utf-8') as output:
         process = subprocess.Popen([sys.executable, '-m', 'kd_det', *words], stdout=output, stderr=subprocess.STDOUT,
                                    start_new_session=True)
@@ -38,7 +40,13 @@ def launch(words: Sequence[str], log: str, report: Callable[[], None]) -> int:
             process.kill()
             process.wait()
         raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
     return process.returncode
+
+
+def _interrupt(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
 
 
 def run(plan: Plan, say: Callable[[str], None] = print) -> bool:
