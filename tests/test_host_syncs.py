@@ -24,6 +24,11 @@ def test_distilled_faster_rcnn_waits_five_times_more_than_plain(waits):
     assert waits('faster_rcnn/all') - waits('faster_rcnn/base') <= 5
 
 
+def test_bckd_waits_no_more_than_plain(waits):
+    """Targets are heard, positives counted and boxes weighted without reading a value."""
+    assert waits('gfl/bckd') == waits('gfl/base')
+
+
 def test_lad_waits_less_than_150_times(waits):
     assert waits('paa/lad') < 150
 

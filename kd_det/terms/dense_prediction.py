@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from ..errors import ConfigError
 from ..heads.dense_outputs import DenseOutputs, decoder_of, score_factor_name
 from ..heads.dense_targets import DenseTargets
+from ..losses.reduction import reduce_loss
 from ..sources.mixture import known_only
 from .compared import build_loss, is_off
 from .dense import check_dense_pair, dense_head, hear_dense, known_classes, uses_sigmoid
@@ -134,7 +135,9 @@ class DensePrediction(Term):
         pixels, where exponentials of sizes (YOLOX, FCOS) run away, areas are not finite."""
         usable = is_box(student) & is_box(teacher)  # (n,)
         student, teacher = (side.where(usable[:, None], 0.0) for side in (student, teacher))
-        return self.bbox(student, teacher, weight=weight * usable, avg_factor=avg_factor)
+        # given weights, MMDetection's IoU losses read whether one of them is above 0, which waits for the device
+        each = self.bbox(student, teacher, reduction_override='none')  # (n,)
+        return reduce_loss(each, weight * usable, 'mean', avg_factor)
 
     def compare_factors(self, student: DenseOutputs, teacher: DenseOutputs, targets: DenseTargets) -> Tensor:
         """The third part over logits (N, P), at the positives of ``targets`` and divided by their number."""

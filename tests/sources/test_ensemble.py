@@ -41,7 +41,7 @@ def as_numbers(losses):
 @pytest.mark.parametrize('kind', ['two_stage', 'dense'])
 def test_one_in_sources_is_bit_equal_and_two_equal_ones_are_equal(kind, teacher_checkpoint, retina):
     student, teacher, terms = (faster_rcnn_cfg(), teacher_checkpoint, CHEN) if kind == 'two_stage' else \
-        (*retina, [dict(type='SoftLabel')])
+        (*retina, [dict(type='SoftLabel'), dict(type='BCKD')])
     one = losses_of(distiller(student, dict(teacher=of(teacher)), terms), make_batch())
     named = losses_of(distiller(student, dict(a=of(teacher)), terms, 'a'), make_batch())
     alone = losses_of(distiller(student, dict(a=of(teacher), b=of(teacher), e=dict(
