@@ -44,6 +44,10 @@ def _lad(kind: str, own: str = 'LADDistiller', **added) -> Callable[[Teachers], 
     return make
 
 
+def _dense(kind: str, *terms: dict) -> Callable[[Teachers], ConfigDict]:
+    return lambda teachers: _taught(kind, 'Distiller', teacher=teachers.of(kind), terms=copy.deepcopy(list(terms)))
+
+
 def _two_teachers(teachers: Teachers) -> ConfigDict:
     return _taught('faster_rcnn', 'FasterRCNNDistiller', sources=dict(
         a=teachers.of('faster_rcnn'), b=teachers.of('faster_rcnn', 8),
@@ -67,6 +71,10 @@ METHODS: dict[str, Callable[[Teachers], ConfigDict]] = {
     'lad, rtmdet': _lad('rtmdet'),
     'soft label': _lad('paa', 'SoftLabelDistiller', soft_label=dict()),
     'soft label, retinanet': _lad('retinanet', 'Distiller', terms=[dict(type='SoftLabel')]),
+    'bckd': _dense('gfl', dict(type='BCKD')),
+    'ld': _dense('gfl', dict(type='LD')),
+    'crosskd': _dense('gfl', dict(type='CrossHead')),
+    'crosskd, retinanet, and bckd': _dense('retinanet', dict(type='CrossHead'), dict(type='BCKD', name='own')),
     'colad': lambda teachers: _taught('paa', 'CoLAD', peer=dict(config=dense_cfg('paa', width=16).to_dict())),
     'colad, rtmdet': lambda teachers: _taught('rtmdet', 'CoLAD', peer=dict(config=dense_cfg('rtmdet', width=16).to_dict())),
 }

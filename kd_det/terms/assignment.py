@@ -121,7 +121,8 @@ class LabelAssignment(Term):
         found = [_positives(decision.result) for decision in self._decided.decisions]
         total = torch.stack([count.float() for count in found]).sum() if found else step.inputs.new_zeros(())
         self._decided = None
-        return {'teacher_positives' + self.suffix: total / len(step.samples)}
+        # PAA counts on the host
+        return {'teacher_positives' + self.suffix: total.to(step.inputs.device) / len(step.samples)}
 
     def connect(self, student: nn.Module, source: Any) -> None:
         head, theirs = student.bbox_head, source.model.bbox_head

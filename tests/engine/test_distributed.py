@@ -3,9 +3,11 @@ import json
 import os
 import pickle
 import re
+import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,7 @@ from test_distill_run import distilled_cfg
 from kd_det.compat.checkpoint import load
 from kd_det.engine.distributed import TORCHRUN_VARIABLES, prepare_launcher
 from kd_det.errors import ConfigError
+from kd_det.files import damage
 
 TOOLS = Path(__file__).parents[2] / 'tools'
 
@@ -59,16 +62,30 @@ class Stopper(Hook):
             file.write('step ')
         if get_rank() == 1 and runner.iter == 1:
             os.kill(os.getpid(), signal.SIGTERM)
+
+
+@HOOKS.register_module()
+class Pids(Hook):
+    """Which process is which rank, once training runs."""
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        if runner.iter == 2:
+            with open(f'{runner.work_dir}/pid{get_rank()}', 'w') as file:
+                file.write(str(os.getpid()))
 '''
 
 
-def run_script(name: str, *arguments: str, path: str = '', succeeds: bool = True) -> str:
+def call(name: str, arguments: tuple, path: str) -> dict:
+    """What starts a script with ranks of their own, on a free port."""
     with socket.socket() as probe:
         probe.bind(('127.0.0.1', 0))
         port = probe.getsockname()[1]
-    done = subprocess.run(['bash', str(TOOLS / name), *arguments], capture_output=True, text=True, timeout=600,
-                          env={**os.environ, 'PYTHON': sys.executable, 'PORT': str(port), 'OMP_NUM_THREADS': '1',
-                               'PYTHONPATH': path})
+    return dict(args=['bash', str(TOOLS / name), *arguments],
+                env={**os.environ, 'PYTHON': sys.executable, 'PORT': str(port), 'OMP_NUM_THREADS': '1', 'PYTHONPATH': path})
+
+
+def run_script(name: str, *arguments: str, path: str = '', succeeds: bool = True) -> str:
+    done = subprocess.run(**call(name, arguments, path), capture_output=True, text=True, timeout=600, check=False)
     assert (done.returncode == 0) == succeeds, done.stdout[-3000:] + done.stderr[-5000:]
     return done.stdout + done.stderr
 
@@ -95,6 +112,7 @@ def test_two_ranks_train_one_student(trained_by_two):
         shares = [rank['images'][4 * epoch:4 * epoch + 4] for rank in (first, second)]
         assert sorted(shares[0] + shares[1]) == list(range(8)), 'each rank takes its share of the images'
     assert output.count('Distillation plan') == 1, 'only rank 0 speaks'
+    assert output.count('train_dataloader.dataset: 8 images') == 1, 'only rank 0 looks at the data'
 
 
 def test_checkpoint_of_two_ranks_is_the_plain_students(trained_by_two):
@@ -158,6 +176,67 @@ def test_a_signal_to_one_rank_stops_both_after_the_same_step(trained_by_two):
     assert 'interrupted at iteration 2' in output
     assert (run / 'steps0').read_text() == (run / 'steps1').read_text() == 'step step '
     build(faster_rcnn_cfg()).load_state_dict(load(str(run / 'interrupted.pth'))['state_dict'], strict=True)
+
+
+def ended(pid: int, seconds: float) -> bool:
+    """Whether a process is gone, or a zombie that nobody has asked for, within the time."""
+    for _ in range(int(seconds * 4)):
+        try:
+            if Path(f'/proc/{pid}/stat').read_text().rpartition(')')[2].split()[0] == 'Z':
+                return True
+        except (FileNotFoundError, ProcessLookupError):
+            return True
+        time.sleep(0.25)
+    return False
+
+
+@pytest.mark.slow  # waits for processes to end
+@pytest.mark.parametrize('victim', ['rank', 'launcher'])
+def test_killed_with_sigkill_nobody_trains_on_and_the_run_resumes(victim, trained_by_two):
+    config, folder, _ = trained_by_two
+    run, endless = folder / f'killed_{victim}', folder / 'endless.py'
+    endless.write_text(f"_base_ = {str(config)!r}\ncustom_hooks = [dict(type='Pids')]\n"
+                       "train_cfg = dict(max_epochs=1000, val_interval=2000)\n"
+                       "default_hooks = dict(checkpoint=dict(max_keep_ckpts=2, save_best=None))\n")
+    with open(folder / f'{victim}.log', 'w') as log:
+        launcher = subprocess.Popen(**call('dist_train.sh', (str(endless), '2', '--work-dir', str(run)), str(folder)),
+                                    stdout=log, stderr=log)
+    try:
+        for _ in range(1200):
+            if all((run / f'pid{rank}').exists() and (run / f'pid{rank}').read_text() for rank in (0, 1)):
+                break
+            assert launcher.poll() is None, (folder / f'{victim}.log').read_text()[-3000:]
+            time.sleep(0.25)
+        ranks = [int((run / f'pid{rank}').read_text()) for rank in (0, 1)]
+        if victim == 'rank':
+            os.kill(ranks[1], signal.SIGKILL)
+            assert launcher.wait(60) != 0
+            assert ended(ranks[0], 1), 'the launcher is gone and rank 0 is not'
+            assert 'exitcode  : -9' in (folder / f'{victim}.log').read_text()
+        else:
+            launcher.kill()
+            assert all(ended(pid, 60) for pid in ranks), 'a rank trains on without its launcher'
+    finally:
+        launcher.kill()
+        launcher.wait()
+    newest = max(load(str(path))['meta']['epoch'] for path in run.glob('epoch_*.pth') if damage(path) is None)
+    more = f'train_cfg.max_epochs={newest + 2}'
+    output = run_script('dist_train.sh', str(endless), '2', '--work-dir', str(run), '--resume', '--cfg-options', more,
+                        path=str(folder))
+    assert 'resumed epoch: ' in output and (run / f'epoch_{newest + 2}.pth').exists()
+
+
+@pytest.mark.slow  # a shipped config from the data on
+def test_two_ranks_train_a_shipped_config_on_digits(tmp_path):
+    from kd_det.datasets.make_digits import make
+    make(str(tmp_path / 'digits'), train=12, dev=2, val=4, size=(160, 120))
+    config = TOOLS.parent / 'configs/colad/paa_r18-w16_fpn-c32_6e_digits-160x120_colad-r18-w8.py'
+    output = run_script('dist_train.sh', str(config), '2', '--work-dir', str(tmp_path / 'run'), '--data-root',
+                        str(tmp_path / 'digits'), '--cfg-options', 'train_cfg.max_epochs=1',
+                        'train_dataloader.num_workers=0', 'train_dataloader.persistent_workers=False',
+                        'val_dataloader.num_workers=0', 'val_dataloader.persistent_workers=False')
+    assert (tmp_path / 'run' / 'epoch_1.pth').exists() and (tmp_path / 'run' / 'epoch_1_peer.pth').exists()
+    assert output.count('Distillation plan') == 1 and 'coco/bbox_mAP' in output
 
 
 def test_launcher_outside_torchrun_is_refused(monkeypatch):
