@@ -9,7 +9,9 @@ three are measured in turn on the same batches in one process; one table at the 
 A step is preprocessing, loss, backward and the optimizer; data loading is not in it. The teacher forward is the plain
 detector in eval mode without gradients, as far as the config's terms use it (backbone alone; features; features and the
 dense head or RPN): unfused, float32, default memory format, also where the distiller's own teacher is fast. At
-cross-resolution it sees its own, larger view. Without ``--teacher-checkpoint`` the teacher's weights are random, which
+cross-resolution it sees its own, larger view. CrossKD (CrossHead) runs what is left of the teacher's head a second time, on
+the student's features, and backward to them: this second head pass is measured on random features, stands beside the
+teacher's forward ("+") and counts as a part of it. Without ``--teacher-checkpoint`` the teacher's weights are random, which
 changes no shape that it computes.
 
 The split of a distilled step (loss with all forward passes, backward, optimizer) and of a plain one, and the peak memory
@@ -20,6 +22,7 @@ import argparse
 import copy
 import os
 import tempfile
+from contextlib import ExitStack
 from typing import Any
 
 import kd_det  # noqa: F401  (prepares the stack before anything of MMDetection is imported)
@@ -33,14 +36,18 @@ from mmengine.runner import Runner, save_checkpoint
 from torch import nn
 
 from kd_det.config import load_config
+from kd_det.heads.dense_outputs import training_format
+from kd_det.heads.towers import towers_of
 from kd_det.plain import student_model
 from kd_det.sources import FrozenTeacher
+from kd_det.terms import CrossHead
 
 from memory import peak_bytes  # isort: skip
 from timing import (  # isort: skip
-    Clock, add_timing_arguments, interleaved, medians, p90, print_timings, train_step, write_json)
+    CLOCKS, Clock, add_timing_arguments, interleaved, medians, p90, print_timings, train_step, write_json)
 
 PLAIN, TEACHER, DISTILLED = 'plain step', 'teacher forward', 'distilled step'
+HEAD = 'second head pass'
 MIB = 2**20
 
 
@@ -50,6 +57,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--teacher-checkpoint', help='trained weights of the teacher (default: random ones)')
     parser.add_argument('--batch-size', type=int, help='instead of the config\'s')
     parser.add_argument('--amp', choices=['float16', 'bfloat16'], help='student and teacher under autocast')
+    parser.add_argument('--clock', choices=sorted(CLOCKS), default='wall', help='cpu: processor time of this process, for '
+                        'a CPU that is busy with other things too (default wall)')
     add_timing_arguments(parser)
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE')
     return parser.parse_args()
@@ -84,6 +93,37 @@ def teacher_forward(distilled: nn.Module, teacher: FrozenTeacher) -> Any:
     return forward
 
 
+def second_head_pass(distilled: nn.Module, teacher: FrozenTeacher, batches: list[dict]) -> dict[str, Any]:
+    """{name: a function of a batch}: what is left of the teacher's head on random features, and backward to them, for every
+    CrossHead; empty where there is none."""
+    terms = [term for term in distilled.terms if isinstance(term, CrossHead)]
+    if not terms:
+        return {}
+    head = teacher.model.bbox_head
+    maps: dict[tuple, tuple] = {}  # sizes of images -> what the neck gives
+    for batch in batches:
+        data = distilled.data_preprocessor(copy.deepcopy(batch), True)
+        with torch.no_grad():
+            maps[_sizes(batch)] = teacher.model.extract_feat(teacher.prepare(data['inputs'], data['data_samples']))
+
+    def run(batch: dict) -> None:
+        features = maps[_sizes(batch)]
+        for term in terms:
+            with training_format(head), ExitStack() as stack:
+                for tower in towers_of(head, 'teacher.config').values():
+                    given = [torch.randn(len(level), tower.channels(term.teacher_k), *level.shape[2:], device=level.device,
+                                         requires_grad=True) for level in features]
+                    # an activation may work in place, which a leaf does not allow
+                    stack.enter_context(tower.entered_after(term.teacher_k, [level * 1 for level in given]))
+                outputs = head(features)
+            sum(level.float().sum() for part in outputs for level in part).backward()
+    return {HEAD: run}
+
+
+def _sizes(batch: dict) -> tuple:
+    return tuple(tuple(image.shape) for image in batch['inputs'])
+
+
 def weights(model: nn.Module) -> list[torch.Tensor]:
     """Parameters and buffers of a network."""
     return [*model.parameters(), *model.buffers()]
@@ -109,20 +149,23 @@ def measure(cfg: Config, args: argparse.Namespace) -> dict[str, Any]:
         optimizers = {name: torch.optim.SGD(model.parameters(), lr=1e-4) for name, model in networks.items()}
         work = {name: train_step(model, optimizers[name]) for name, model in networks.items()}
         work[TEACHER] = teacher_forward(distilled, teacher)
-        seconds = interleaved(work, batches, args.repeat, args.warmup, args.device)
-        clocks = {name: Clock(args.device) for name in networks}
+        work.update(second_head_pass(distilled, teacher, batches))
+        clock = CLOCKS[args.clock]
+        seconds = interleaved(work, batches, args.repeat, args.warmup, args.device, clock)
+        clocks = {name: Clock(args.device, clock) for name in networks}
         interleaved({name: train_step(model, optimizers[name], clocks[name]) for name, model in networks.items()}, batches,
-                    max(3, args.repeat // 4), 1, args.device)
+                    max(3, args.repeat // 4), 1, args.device, clock)
         for model in networks.values():
             model.zero_grad()  # a step starts without gradients
         held = {name: weights(model) for name, model in networks.items()}
         held[DISTILLED] += weights(distilled.teacher.model)
-        held[TEACHER] = weights(teacher.model)
+        held[TEACHER] = held[HEAD] = weights(teacher.model)
         memory = {name: peak_bytes(lambda run=run: run(copy.deepcopy(batches[0])), args.device, held[name])
                   for name, run in work.items()}
     median = medians(seconds)
     print_timings(seconds)
-    return dict(ratio=median[DISTILLED] / (median[PLAIN] + median[TEACHER]), median_seconds=median,
+    bare = median[PLAIN] + median[TEACHER] + median.get(HEAD, 0)
+    return dict(ratio=median[DISTILLED] / bare, median_seconds=median,
                 p90_seconds={name: p90(values) for name, values in seconds.items()},
                 split={name: medians(clock.seconds) for name, clock in clocks.items()}, peak_bytes=memory,
                 batch_size=len(batches[0]['inputs']), rounds=args.repeat)
@@ -133,13 +176,16 @@ def row(name: str, found: dict[str, Any]) -> str:
     median, split, memory = found['median_seconds'], found['split'], found['peak_bytes']
     parts = ' / '.join(f'{1e3 * split[DISTILLED][part]:.0f} ({1e3 * split[PLAIN][part]:.0f})'
                        for part in ('loss', 'backward', 'optimizer'))
-    return (f'| {name} | {1e3 * median[PLAIN]:.0f} | {1e3 * median[TEACHER]:.0f} | {1e3 * median[DISTILLED]:.0f} '
+    teacher = f'{1e3 * median[TEACHER]:.0f}' + (f' + {1e3 * median[HEAD]:.0f}' if HEAD in median else '')
+    return (f'| {name} | {1e3 * median[PLAIN]:.0f} | {teacher} | {1e3 * median[DISTILLED]:.0f} '
             f'({1e3 * found["p90_seconds"][DISTILLED]:.0f}) | {found["ratio"]:.2f} | {parts} | '
             f'{memory[PLAIN] / MIB:.0f} | +{(memory[DISTILLED] - memory[PLAIN]) / MIB:.0f} | {memory[TEACHER] / MIB:.0f} |')
 
 
 def main() -> None:
     args = parse_args()
+    if args.clock == 'cpu' and args.device != 'cpu':
+        raise SystemExit(f'--clock cpu: what {args.device} does takes no processor time; use --device cpu')
     found = {}
     with DefaultScope.overwrite_default_scope('mmdet'):
         for config in args.configs:
@@ -155,9 +201,10 @@ def main() -> None:
     for config, figures in found.items():
         print(row(os.path.splitext(os.path.basename(config))[0], figures))
     print(f'\n{args.device}, {torch.get_num_threads()} threads, batch {next(iter(found.values()))["batch_size"]}, '
-          f'medians of {args.repeat} interleaved rounds{", " + args.amp if args.amp else ""}; '
-          'ratio = distilled / (plain + teacher)')
-    write_json(args.json, device=args.device, amp=args.amp, configs=found)
+          f'medians of {args.repeat} interleaved rounds{", " + args.amp if args.amp else ""}'
+          f'{", processor time" if args.clock == "cpu" else ""}; '
+          'ratio = distilled / (plain + teacher); + stands before a second pass of the teacher\'s head')
+    write_json(args.json, device=args.device, amp=args.amp, clock=args.clock, configs=found)
 
 
 if __name__ == '__main__':
