@@ -57,8 +57,6 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--teacher-checkpoint', help='trained weights of the teacher (default: random ones)')
     parser.add_argument('--batch-size', type=int, help='instead of the config\'s')
     parser.add_argument('--amp', choices=['float16', 'bfloat16'], help='student and teacher under autocast')
-    parser.add_argument('--clock', choices=sorted(CLOCKS), default='wall', help='cpu: processor time of this process, for '
-                        'a CPU that is busy with other things too (default wall)')
     add_timing_arguments(parser)
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE')
     return parser.parse_args()
