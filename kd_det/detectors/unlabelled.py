@@ -45,13 +45,15 @@ class Unlabelled:
     def __init__(self, weight: float = 1.0) -> None:
         self.weight = float(checked('model.unlabelled.weight', non_negative, weight))
         self._batch: dict | None = None
+        self.images: list = []
+        """What samples of the last step say of their images, for messages."""
 
     def take(self, batch: dict) -> None:
         """The batch of the coming step, as the data loader made it."""
         self._batch = batch
 
     def __getstate__(self) -> dict:
-        return {**vars(self), '_batch': None}
+        return {**vars(self), '_batch': None, 'images': []}
 
     def acting(self, terms: Iterable[Term]) -> list[Term]:
         """The terms that act on images without labels."""
@@ -75,6 +77,7 @@ class Unlabelled:
             raise RuntimeError('a step without a batch of unlabelled images; UnlabelledHook takes one from '
                                'unlabelled_dataloader')
         data = model.data_preprocessor(batch, True)
+        self.images = [sample.new(data={}) for sample in data['data_samples']]
         step = self._step(model, data['inputs'], data['data_samples'], active)
         model.offer_sources(step, active)
         try:

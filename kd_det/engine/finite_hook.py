@@ -78,6 +78,9 @@ class FiniteHook(Hook):
             buffer.copy_(copy)
         text = f'the loss is {float(loss.detach()):g} at iteration {runner.iter + 1}, training stops before its step. ' \
             f'{_terms(self._losses, loss)}. Images of the batch: {", ".join(_files(self._batch))}. '
+        unlabelled = getattr(model, 'unlabelled', None)
+        if unlabelled is not None and unlabelled.images:
+            text += f'Images without labels: {", ".join(_files(dict(data_samples=unlabelled.images)))}. '
         broken = not_finite(model.state_dict())
         if broken:
             text += (f'The weights are not finite either (e.g. {broken[0]}), by a gradient of an earlier step, so they '

@@ -1,8 +1,12 @@
 """A made long tail, and AP by how often a class was seen."""
+import argparse
 import json
+from types import SimpleNamespace
 
 import pytest
 
+from kd_det.cli import compare as cli
+from kd_det.compare.accuracy import FIGURES
 from kd_det.compare.frequency import Group, frequency_columns, groups_of, mean_ap
 from kd_det.compare.rows import Member, Row
 from kd_det.datasets.long_tail import images_per_class, long_tail, targets, write_long_tail
@@ -66,9 +70,10 @@ def test_groups_and_their_mean_ap_by_hand():
 
 
 def row(name, *seeds):
-    from types import SimpleNamespace
-    return Row(name, [Member(SimpleNamespace(name=name), i, '', SimpleNamespace(figures={}, per_class=ap), None, None, 0.0)
-                      for i, ap in enumerate(seeds)])
+    def member(seed, per_class):
+        accuracy = SimpleNamespace(figures=dict.fromkeys(FIGURES), per_class=per_class)
+        return Member(SimpleNamespace(name=name), seed, '', accuracy, None, None, 0.0)
+    return Row(name, [member(*one) for one in enumerate(seeds)], parameters=1000)
 
 
 def test_the_table_takes_means_over_classes_then_over_seeds():
@@ -79,3 +84,21 @@ def test_the_table_takes_means_over_classes_then_over_seeds():
     assert columns[0].cells == ['20.0 ± 7.1', '50.0 ± 0.0'] and columns[1].cells == ['1.5', '-']
     with pytest.raises(CompareError, match=r"no image of \['z'\]"):
         frequency_columns([row('x', dict(z=1.0))], groups)
+
+
+def test_kd_det_compare_prints_it_and_refuses_before_it_measures(tmp_path):
+    path = tmp_path / 'train.json'
+    path.write_text(json.dumps(coco([['a']] * 3 + [['b']] * 12)))
+    parser = argparse.ArgumentParser()
+    cli.add_arguments(parser)
+
+    def parsed(*more):
+        return parser.parse_args(['x', '--no-latency', '--frequency', *more])
+    result = SimpleNamespace(rows=[row('x', dict(a=10.0, b=20.0))], notes=[])
+    text = cli.render(result, parsed(str(path)))
+    assert 'mean AP of classes' in text and 'rare (1 of 3 images)' in text and 'common (1 of 12 images)' in text
+    assert 'frequent (1 of 12 images)' in cli.render(result, parsed(str(path), '--frequency-limits', '3', '11'))
+    for arguments, words in (((str(tmp_path / 'gone.json'),), 'cannot be read'),
+                             ((str(path), '--frequency-limits', '5', '2'), 'rising')):
+        with pytest.raises(CompareError, match=words):
+            cli.run(parsed(*arguments))

@@ -4,7 +4,7 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
-from any_detector import cascade_rcnn
+from any_detector import DETECTORS, cascade_rcnn
 from conftest import build, faster_rcnn_cfg, losses_of, make_batch, save_checkpoint, total
 from dense_detectors import dense_cfg
 from mmdet.structures.bbox import get_box_tensor
@@ -219,3 +219,35 @@ def test_bckd_divides_by_what_the_teacher_expects_and_leaves_padding_out(tmp_pat
     assert float(found[f'{PREFIX}loss_cls_bckd']) == pytest.approx(total_loss / expected, rel=1e-3)
     found[f'{PREFIX}loss_bbox_bckd'].backward()
     assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
+
+
+@pytest.mark.parametrize('kind', ['deformable_detr', 'dino'])
+def test_hints_of_transformers_find_no_object_on_the_way(tmp_path, kind):
+    """DINO makes queries out of the ground truth; an unlabelled image has none."""
+    cfg = DETECTORS[kind](8)
+    path = save_checkpoint(build(DETECTORS[kind](16), seed=3), tmp_path / 't.pth')
+    cfg.update(student_type=cfg.type, type='Distiller', unlabelled=dict(),
+               teacher=dict(config=DETECTORS[kind](16).to_dict(), checkpoint=path),
+               terms=[dict(type='Hint', layer='encoder.layers.0'), dict(type='Hint', layer='neck')])
+    losses = step(build(cfg), make_batch(SIZES, (2, 1)), make_batch(SIZES, (2, 0), seed=5))
+    added = {name for name in losses if name.startswith(PREFIX)}
+    assert added == {f'{PREFIX}loss_hint_encoder_layers_0', f'{PREFIX}loss_hint_neck'}
+    assert all(torch.isfinite(losses[name]) for name in added)
+
+
+def test_two_resolutions(teacher_checkpoint):
+    """The teacher proposes in its own larger view; the student answers for the same places in its own pixels."""
+    cfg = teacher_checkpoint[0].copy()
+    teacher = dict(config=cfg.to_dict(), checkpoint=teacher_checkpoint[1], scale_factor=2)
+    model = build(taught(teacher_checkpoint, teacher=teacher, rpn_distill=None, hints=[]))
+    seen = []
+    heads = {'student': model.roi_head, 'teacher': model.teacher.model.roi_head}
+    for name, head in heads.items():
+        keep = head._bbox_forward
+        head._bbox_forward = lambda features, rois, name=name, keep=keep: seen.append((name, rois)) or keep(features, rois)
+    losses = step(model, make_batch(SIZES, (2, 1), teacher_scale=2), make_batch(SIZES, (2, 0), seed=5, teacher_scale=2))
+    assert torch.isfinite(losses[f'{PREFIX}loss_cls_distill'])
+    (_, ours), (_, theirs) = [entry for entry in seen if entry[0] == 'student'][-1], seen[-1]
+    assert seen[-1][0] == 'teacher' and len(ours) > 2
+    torch.testing.assert_close(ours * ours.new_tensor([1, 2, 2, 2, 2]), theirs)
+    assert theirs[:, 3].max() > 128, 'the teacher\'s pixels'

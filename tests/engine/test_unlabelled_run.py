@@ -117,3 +117,22 @@ unlabelled_dataloader.update(batch_size=1)
     one, two = (json.loads((tmp_path / 'run' / f'rank{rank}.json').read_text())['sums'] for rank in (0, 1))
     assert one == two, 'the ranks hold different weights'
     assert all(torch.isfinite(torch.tensor(value)) for value in one.values())
+
+
+def test_scores_of_pseudo_labels_reach_the_loss_of_a_run(run_config, tiny_coco, tmp_path):
+    """From the annotation file through workers and the hook: other scores are other weights; scores of 1 are plain."""
+    content = json.loads((tiny_coco / 'annotations' / 'train.json').read_text())
+    found = {}
+    for score in (None, 1.0, 0.3):
+        for note in content['annotations']:
+            note['score'] = score or 1.0
+        (tmp_path / 'scored.json').write_text(json.dumps(content))
+        extra = 'train_cfg.update(max_epochs=1)\n' if score is None else (
+            f"train_cfg.update(max_epochs=1)\ntrain_dataloader['dataset'].update(type='ScoredCocoDataset', "
+            f"ann_file={str(tmp_path / 'scored.json')!r})\ntrain_dataloader.update(num_workers=1)\n"
+            "custom_hooks = [dict(type='ScoreWeightHook')]\n")
+        train(run_config(faster_rcnn_cfg(), f'{score}.py', extra), tmp_path / str(score))
+        found[score] = load(str(tmp_path / str(score) / 'epoch_1.pth'))['state_dict']
+    assert all(torch.equal(value, found[1.0][name]) for name, value in found[None].items())
+    assert not all(torch.equal(value, found[0.3][name]) for name, value in found[None].items())
+    assert found[None].keys() == found[0.3].keys()
