@@ -147,6 +147,8 @@ def step_and_predict(cfg: Config, folder) -> dict[str, float]:
             if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
                 module.momentum = 1.0  # predictions of fresh networks run away without the statistics of an image
         batch = next(iter(Runner.build_dataloader(copy.deepcopy(cfg.train_dataloader), seed=0)))
+        if getattr(model, 'unlabelled', None) is not None:
+            model.unlabelled.take(copy.deepcopy(batch))
         with random_teachers(model):
             losses = _step(model, copy.deepcopy(batch))
         model.eval()
