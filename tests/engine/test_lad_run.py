@@ -1,4 +1,4 @@
-"""LAD as the command line trains it, with the hooks of RTMDet's and YOLOX's recipes: checkpoints, EMA, resume."""
+"""LAD, soft labels and BCKD as the command line trains them, with hooks of RTMDet's and YOLOX's recipes: EMA, resume."""
 import json
 
 import pytest
@@ -25,8 +25,7 @@ def test_a_run_with_its_recipes_hooks_leaves_the_student_and_resumes(kind, run_c
     checkpoint = save_checkpoint(build(wide, 7), tmp_path / 'teacher.pth')
     cfg = dense_cfg(kind)
     cfg.update(student_type=cfg.type, type='LADDistiller', teacher=dict(config=wide.to_dict(), checkpoint=checkpoint))
-    if kind != 'yolox':  # how its boxes are encoded is not known to the soft labels
-        cfg.soft_label = dict()
+    cfg.update(soft_label=dict(), terms=[dict(type='BCKD')])
     config, work = run_config(cfg, extra='\n' + HOOKS[kind] + '\n'), tmp_path / 'run'
     run_tool('train', config, '--work-dir', str(work), '--cfg-options', 'train_cfg.max_epochs=1',
              'train_cfg.val_interval=1')
@@ -47,6 +46,6 @@ def test_a_run_with_its_recipes_hooks_leaves_the_student_and_resumes(kind, run_c
         assert {key.removeprefix('module.') for key in average if key != 'steps'} == set(plain.state_dict())
     records = [json.loads(line) for log in work.glob('*/vis_data/scalars.json') for line in log.read_text().splitlines()]
     assert all(r['loss'] == r['loss'] for r in records if 'loss' in r)
-    if kind != 'yolox':
-        assert any(r.get('loss_cls_distill', 0) > 0 for r in records)
+    for name in ('loss_cls_distill', 'loss_cls_bckd', 'loss_bbox_bckd'):
+        assert any(r.get(name, 0) > 0 for r in records), name
     run_tool('test', config, str(work / 'epoch_2.pth'), '--work-dir', str(tmp_path / 'tested'))
