@@ -118,7 +118,7 @@ class FakeRunner:
 
     def __init__(self, terms):
         self.model = type('Model', (torch.nn.Module,), {})()
-        self.model.distill_terms, self.model.terms = terms, []
+        self.model.distill_terms, self.model.terms, self.model.unlabelled = terms, [], None
         self.iter = 0
         self.logger = logging.getLogger('kd_det_test_hook')
 

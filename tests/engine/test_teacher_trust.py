@@ -214,7 +214,7 @@ def checked(run_config, teacher_checkpoint, tmp_path):
     def check(finds=True, loop=True, terms=True, **changes):
         source = FrozenTeacher(teacher_checkpoint[0].to_dict(), teacher_checkpoint[1],
                                **{k: v for k, v in changes.items() if k != 'classes'})
-        source.model, source.classes = Oracle(finds), changes.get('classes', CLASSES)
+        source.model, source.classes, source.loaded = Oracle(finds), changes.get('classes', CLASSES), True
         term = type('T', (), dict(source='teacher'))()
         model = type('M', (torch.nn.Module,), dict(reached=lambda self, name, found: found))()
         model.sources, model.terms = dict(teacher=source), [term] if terms else []
