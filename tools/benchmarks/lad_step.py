@@ -21,19 +21,9 @@ from mmengine.runner import Runner
 from kd_det.config import load_config
 from kd_det.plain import student_model
 
+from mmdet_own import mmdet_lad  # isort: skip
 from step_cost import with_random_teacher  # isort: skip
 from timing import add_timing_arguments, interleaved, report_ratio, train_step  # isort: skip
-
-
-def mmdet_lad(cfg, teacher, checkpoint: str) -> ConfigDict:
-    """MMDetection's ``LAD`` of the same two networks; its heads are ``LADHead``, with PAA's parameters."""
-    model = student_model(cfg.model)
-    theirs = student_model(teacher.model)
-    for part in (model, theirs):
-        part.bbox_head.type = 'LADHead'
-    model.update(type='LAD', teacher_backbone=theirs.backbone, teacher_neck=theirs.neck,
-                 teacher_bbox_head=theirs.bbox_head, teacher_ckpt=checkpoint)
-    return model
 
 
 def main() -> None:
@@ -55,7 +45,8 @@ def main() -> None:
     with DefaultScope.overwrite_default_scope('mmdet'), tempfile.TemporaryDirectory() as folder:
         cfg.model.teacher.checkpoint = args.teacher_checkpoint or with_random_teacher(cfg, folder)
         models = {'plain step': student_model(cfg.model), 'kd_det LAD step': cfg.model,
-                  'MMDetection LAD step': mmdet_lad(cfg, teacher, cfg.model.teacher.checkpoint)}
+                  'MMDetection LAD step': mmdet_lad(student_model(cfg.model), student_model(teacher.model),
+                                                    cfg.model.teacher.checkpoint)}
         for name, model in models.items():
             torch.manual_seed(0)
             models[name] = MODELS.build(model).to(args.device)

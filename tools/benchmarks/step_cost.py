@@ -14,6 +14,10 @@ the student's features, and backward to them: this second head pass is measured 
 teacher's forward ("+") and counts as a part of it. Without ``--teacher-checkpoint`` the teacher's weights are random, which
 changes no shape that it computes.
 
+Where MMDetection has a detector of its own for what a config distils (``LAD`` for LAD on PAA, LD's
+``KnowledgeDistillationSingleStageDetector`` on GFL), its step, of the same two networks, is one of those measured in turn.
+It does less in one way: LD there is the main region alone, without the valuable one and without classes.
+
 The split of a distilled step (loss with all forward passes, backward, optimizer) and of a plain one, and the peak memory
 of tensors in one step of each, come from further steps of the same networks. Extra memory is stated beside what a frozen
 teacher cannot do without: its weights and the most that one forward pass of it holds.
@@ -43,11 +47,12 @@ from kd_det.sources import FrozenTeacher
 from kd_det.terms import CrossHead
 
 from memory import peak_bytes  # isort: skip
+from mmdet_own import counterpart, teacher_model  # isort: skip
 from timing import (  # isort: skip
     CLOCKS, Clock, add_timing_arguments, interleaved, medians, p90, print_timings, train_step, write_json)
 
 PLAIN, TEACHER, DISTILLED = 'plain step', 'teacher forward', 'distilled step'
-HEAD = 'second head pass'
+HEAD, OWN = 'second head pass', 'MMDetection\'s own'
 MIB = 2**20
 
 
@@ -64,9 +69,7 @@ def parse_args() -> argparse.Namespace:
 
 def with_random_teacher(cfg: Config, folder: str) -> str:
     """Save untrained weights of the configured teacher; returns the file."""
-    teacher = cfg.model.teacher.config
-    teacher = load_config(teacher) if isinstance(teacher, str) else teacher
-    model = MODELS.build(student_model(teacher.model if 'model' in teacher else teacher))
+    model = MODELS.build(teacher_model(cfg))
     path = os.path.join(folder, 'teacher.pth')
     save_checkpoint(dict(state_dict=model.state_dict()), path)
     return path
@@ -135,9 +138,13 @@ def measure(cfg: Config, args: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         cfg.model.teacher.checkpoint = args.teacher_checkpoint or with_random_teacher(cfg, folder)
         networks = {}
-        for name, model in ((PLAIN, student_model(cfg.model)), (DISTILLED, cfg.model)):
-            torch.manual_seed(0)
-            networks[name] = MODELS.build(model).to(args.device).train()
+        models = {PLAIN: student_model(cfg.model), DISTILLED: cfg.model}
+        own, models[OWN] = counterpart(cfg) or (None, None)
+        for name, model in models.items():
+            if model is not None:
+                torch.manual_seed(0)
+                networks[name] = MODELS.build(model).to(args.device)
+                networks[name].train()  # MMDetection's own return nothing here
         distilled = networks[DISTILLED]
         teacher = FrozenTeacher(**{**cfg.model.teacher, 'fuse_conv_bn': False, 'channels_last': False},
                                 student_preprocessor=distilled.data_preprocessor)
@@ -157,6 +164,8 @@ def measure(cfg: Config, args: argparse.Namespace) -> dict[str, Any]:
             model.zero_grad()  # a step starts without gradients
         held = {name: weights(model) for name, model in networks.items()}
         held[DISTILLED] += weights(distilled.teacher.model)
+        if hasattr(networks.get(OWN), 'teacher_model'):  # outside its module tree
+            held[OWN] += weights(networks[OWN].teacher_model)
         held[TEACHER] = held[HEAD] = weights(teacher.model)
         memory = {name: peak_bytes(lambda run=run: run(copy.deepcopy(batches[0])), args.device, held[name])
                   for name, run in work.items()}
@@ -165,7 +174,7 @@ def measure(cfg: Config, args: argparse.Namespace) -> dict[str, Any]:
     bare = median[PLAIN] + median[TEACHER] + median.get(HEAD, 0)
     return dict(ratio=median[DISTILLED] / bare, median_seconds=median,
                 p90_seconds={name: p90(values) for name, values in seconds.items()},
-                split={name: medians(clock.seconds) for name, clock in clocks.items()}, peak_bytes=memory,
+                split={name: medians(clock.seconds) for name, clock in clocks.items()}, peak_bytes=memory, own=own,
                 batch_size=len(batches[0]['inputs']), rounds=args.repeat)
 
 
@@ -174,10 +183,13 @@ def row(name: str, found: dict[str, Any]) -> str:
     median, split, memory = found['median_seconds'], found['split'], found['peak_bytes']
     parts = ' / '.join(f'{1e3 * split[DISTILLED][part]:.0f} ({1e3 * split[PLAIN][part]:.0f})'
                        for part in ('loss', 'backward', 'optimizer'))
+    own = '-' if found['own'] is None else (f'{found["own"]} {1e3 * median[OWN]:.0f} '
+                                            f'({median[DISTILLED] / median[OWN]:.2f})')
     teacher = f'{1e3 * median[TEACHER]:.0f}' + (f' + {1e3 * median[HEAD]:.0f}' if HEAD in median else '')
     return (f'| {name} | {1e3 * median[PLAIN]:.0f} | {teacher} | {1e3 * median[DISTILLED]:.0f} '
             f'({1e3 * found["p90_seconds"][DISTILLED]:.0f}) | {found["ratio"]:.2f} | {parts} | '
-            f'{memory[PLAIN] / MIB:.0f} | +{(memory[DISTILLED] - memory[PLAIN]) / MIB:.0f} | {memory[TEACHER] / MIB:.0f} |')
+            f'{memory[PLAIN] / MIB:.0f} | +{(memory[DISTILLED] - memory[PLAIN]) / MIB:.0f} | {memory[TEACHER] / MIB:.0f} | '
+            f'{own} |')
 
 
 def main() -> None:
@@ -195,7 +207,8 @@ def main() -> None:
             with torch.autocast(args.device.split(':')[0], dtype=dtype, enabled=dtype is not None):
                 found[config] = measure(cfg, args)
     print('\n| config | plain ms | teacher ms | distilled ms (p90) | ratio | loss / backward / optimizer, distilled '
-          '(plain), ms | peak MiB, plain | distilled | teacher alone |\n|-|-:|-:|-:|-:|-|-:|-:|-:|')
+          '(plain), ms | peak MiB, plain | distilled | teacher alone | MMDetection\'s own (distilled / it) |\n'
+          '|-|-:|-:|-:|-:|-|-:|-:|-:|-:|')
     for config, figures in found.items():
         print(row(os.path.splitext(os.path.basename(config))[0], figures))
     print(f'\n{args.device}, {torch.get_num_threads()} threads, batch {next(iter(found.values()))["batch_size"]}, '
