@@ -1,4 +1,7 @@
 """What a run with recorded teachers needs: exact views, shards that reach the disk, and a word about their size."""
+from types import SimpleNamespace
+
+from mmdet.registry import TRANSFORMS
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.runner import Runner
@@ -8,6 +11,7 @@ from ..detectors import Distiller
 from ..sources import RecordedTeacher
 from ..sources.shards import in_words
 from .distill_hook import distiller_of
+from .unlabelled_hook import KEY
 
 
 class RecordHook(Hook):
@@ -23,9 +27,15 @@ class RecordHook(Hook):
         self._views: int | None = None
 
     def before_train(self, runner: Runner) -> None:
-        dataset = runner.train_dataloader.dataset
-        for source in recorded(distiller_of(runner)):
-            check_exact_views(dataset, distiller_of(runner).data_preprocessor, f'{source.key}.record')
+        model, dataset = distiller_of(runner), runner.train_dataloader.dataset
+        for name, source in model.sources.items():
+            if source not in recorded(model):
+                continue
+            check_exact_views(dataset, model.data_preprocessor, f'{source.key}.record')
+            unlabelled = model.unlabelled.acting(model.reached(name, list(model.terms))) if model.unlabelled else []
+            if unlabelled:
+                views = SimpleNamespace(pipeline=[TRANSFORMS.build(step) for step in runner.cfg[KEY].dataset.pipeline])
+                check_exact_views(views, model.data_preprocessor, f'{source.key}.record', f'{KEY}.dataset')
         self._views = len(dataset) * len(directions(dataset))
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs: dict | None = None) -> None:

@@ -19,10 +19,11 @@ FLIP = "dict(type='RandomFlip', prob=0.5)"
 @pytest.fixture
 def distil(run_config, teacher_checkpoint):
     """Writes a distil config; ``replace`` exchanges text in it."""
-    def write(name='config.py', replace=(), extra='', **teacher):
+    def write(name='config.py', replace=(), extra='', changes=(), **teacher):
         model = faster_rcnn_cfg()
         model.update(student_type=model.type, type='Distiller', terms=TERMS, teacher=dict(
             config=teacher_checkpoint[0].to_dict(), checkpoint=teacher_checkpoint[1], check=0, **teacher))
+        model.update(changes)
         path = run_config(model, name, extra)
         with open(path, encoding='utf-8') as file:
             text = file.read()
@@ -93,6 +94,18 @@ def test_augmentation_other_than_mirroring_is_refused_by_name(distil, tmp_path, 
         with pytest.raises(ConfigError, match=f'pipeline has {name}'):
             start()
     assert not (tmp_path / 'r').exists()
+
+
+def test_images_without_labels_are_looked_at_too(distil, tmp_path):
+    extra = '''
+unlabelled_dataloader = dict(batch_size=2, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=True), dataset=dict(
+    type='UnlabelledImages', data_root=data_root, data_prefix=dict(img='images/'),
+    pipeline=[dict(type='LoadImageFromFile'), dict(type='Resize', scale=(128, 96), keep_ratio=True),
+              dict(type='PhotoMetricDistortion'), dict(type='PackDetInputs')]))
+'''
+    config = distil(extra=extra, record=str(tmp_path / 'r'), changes=dict(terms=TERMS[:1], unlabelled=dict(weight=1.0)))
+    with pytest.raises(ConfigError, match=r'unlabelled_dataloader\.dataset\.pipeline has PhotoMetricDistortion'):
+        run_tool('train', config, '--work-dir', str(tmp_path / 'w'))
 
 
 @pytest.mark.parametrize('replace, message', [
