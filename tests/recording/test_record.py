@@ -19,11 +19,11 @@ FLIP = "dict(type='RandomFlip', prob=0.5)"
 @pytest.fixture
 def distil(run_config, teacher_checkpoint):
     """Writes a distil config; ``replace`` exchanges text in it."""
-    def write(name='config.py', replace=(), extra='', changes=(), **teacher):
+    def write(name='config.py', replace=(), extra='', changes=None, **teacher):
         model = faster_rcnn_cfg()
         model.update(student_type=model.type, type='Distiller', terms=TERMS, teacher=dict(
             config=teacher_checkpoint[0].to_dict(), checkpoint=teacher_checkpoint[1], check=0, **teacher))
-        model.update(changes)
+        model.update(changes or {})
         path = run_config(model, name, extra)
         with open(path, encoding='utf-8') as file:
             text = file.read()
