@@ -58,7 +58,16 @@ def test_heads_of_every_kind(name, heads):
         assert 'num_classes' not in model.rpn_head or model.rpn_head.num_classes == 1
 
 
-def test_one_key_sets_every_place(run_config, place, tmp_path):
+def test_a_head_whose_config_is_silent_has_its_constructors_number():
+    """MMDetection's default is COCO's 80; a head without the argument is left alone."""
+    heads = dict(bbox_head=dict(type='Shared2FCBBoxHead'),
+                 mask_head=[dict(type='mmdet.FCNMaskHead'), dict(type='HTCMaskHead')])
+    assert set(class_numbers(dict(roi_head=heads), 3)) == {
+        'roi_head.bbox_head.num_classes', 'roi_head.mask_head.0.num_classes', 'roi_head.mask_head.1.num_classes'}
+    assert class_numbers(dict(bbox_head=dict(type='EmbeddingRPNHead')), 3) == {}
+
+
+def test_one_key_sets_every_place(place, tmp_path):
     """A COCO recipe by its two keys; the dump is plain and reads back as the same config."""
     path = write(tmp_path, 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py', root=str(place), images='photos')
     cfg = load_config(path)

@@ -81,11 +81,14 @@ def evaluate(cfg: Config, model: dict, state_dict: dict, split: str) -> Evaluati
             kept = KeptDetections(dataset.cat_ids)
             runner.test_evaluator.metrics.append(kept)
         accuracy = accuracy_of(runner.test())
-    if accuracy is None:
+    found = Evaluation(accuracy, kept and kept.detections, kept and dataset_of(cfg, split),
+                       list(dataset.metainfo.get('classes') or ()),
+                       (getattr(dataset, 'data_prefix', None) or {}).get('img') or '')
+    if accuracy is None and kept and found.truth and not kept.detections:
+        found.accuracy = exact_accuracy(found)  # CocoMetric gives no figures for a detector that finds nothing: they are 0
+    if found.accuracy is None:
         raise CompareError(f'the {split}_evaluator of the config gives no box AP')
-    return Evaluation(accuracy, kept and kept.detections, kept and dataset_of(cfg, split),
-                      list(dataset.metainfo.get('classes') or ()),
-                      (getattr(dataset, 'data_prefix', None) or {}).get('img') or '')
+    return found
 
 
 def exact_accuracy(evaluation: Evaluation) -> Accuracy:

@@ -1,4 +1,5 @@
 """Detections kept as a file: small, equal bytes for equal content, and still the evaluation that was made."""
+import copy
 import gzip
 import hashlib
 import json
@@ -85,6 +86,16 @@ def test_kept_detections_give_the_accuracy_that_mmdetection_measured(place):
         assert (value is None) == (exact.figures[name] is None)
         assert value is None or exact.figures[name] == pytest.approx(value, abs=0.0501), name
     assert exact.per_class == pytest.approx(found.accuracy.per_class, abs=0.0501)
+
+
+def test_a_detector_that_finds_nothing_has_an_ap_of_0(place):
+    """MMDetection's metric gives no figures then; a comparison after too short a training must not fail of it."""
+    root, weights = place
+    cfg = copy.deepcopy(config(root))  # the tests share its parts
+    cfg.model.test_cfg.rcnn.score_thr = 2.0
+    found = evaluate(cfg, deployed_model(cfg), weights[8], 'val')
+    assert found.detections == [] and found.accuracy.figures['AP'] == 0
+    assert found.accuracy.per_class == dict.fromkeys(CLASSES, 0)
 
 
 def test_the_tool_evaluates_both_networks_of_a_colad_run_and_leaves_the_run_alone(place, tmp_path):
