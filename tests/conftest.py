@@ -4,6 +4,10 @@ import copy
 import functools
 import logging
 import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
 
 os.environ.setdefault('OMP_NUM_THREADS', '1')
 
@@ -233,3 +237,22 @@ def run_tool(tool: str, *arguments: str) -> None:
     finally:
         from mmengine.logging import MMLogger
         MMLogger._instance_dict.clear()
+
+
+TOOLS = Path(__file__).parents[1] / 'tools'
+
+
+def script_call(name: str, arguments: tuple, path: str) -> dict:
+    """What starts a script with ranks of their own, on a free port."""
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        port = probe.getsockname()[1]
+    return dict(args=['bash', str(TOOLS / name), *arguments],
+                env={**os.environ, 'PYTHON': sys.executable, 'PORT': str(port), 'OMP_NUM_THREADS': '1', 'PYTHONPATH': path})
+
+
+def run_script(name: str, *arguments: str, path: str = '', succeeds: bool = True) -> str:
+    """Run a shell script of ``tools/`` that starts processes; returns what they said."""
+    done = subprocess.run(**script_call(name, arguments, path), capture_output=True, text=True, timeout=600, check=False)
+    assert (done.returncode == 0) == succeeds, done.stdout[-3000:] + done.stderr[-5000:]
+    return done.stdout + done.stderr

@@ -8,7 +8,8 @@ from mmengine.runner import Runner
 from ..config_difference import differing, flat, read_dumped
 from ..errors import CheckpointMismatch, ConfigError
 
-COMPARED = ('model', 'train_dataloader', 'unlabelled_dataloader', 'optim_wrapper', 'param_scheduler', 'randomness')
+COMPARED = ('model', 'train_dataloader', 'unlabelled_dataloader', 'optim_wrapper', 'param_scheduler', 'randomness',
+            'chain')
 FREE = {'num_workers', 'persistent_workers', 'prefetch_factor', 'pin_memory'}
 """Of a data loader: they change how fast, not what."""
 ADDED = {'params', 'param_names', 'initial_lr'}

@@ -66,10 +66,19 @@ def keep_seed(cfg: Config) -> None:
         cfg.randomness = dict(randomness, seed=(meta or {}).get('seed'))
 
 
-def run(cfg: Config, resume: str | None = None, anyway: bool = False) -> Runner:
-    """Train as the config says; arguments are those of :func:`prepared_runner`. Returns the runner, finished."""
+def train(cfg: Config, resume: str | None = None, anyway: bool = False) -> Runner:
+    """Train as the config says, in its work directory; arguments are those of :func:`prepared_runner`.
+
+    Several processes stay a group. Returns the runner, finished.
+    """
     with work_directory(cfg.work_dir):
         runner = prepared_runner(cfg, resume, anyway)
         runner.train()
-        leave()
+    return runner
+
+
+def run(cfg: Config, resume: str | None = None, anyway: bool = False) -> Runner:
+    """:func:`train`, and the processes part."""
+    runner = train(cfg, resume, anyway)
+    leave()
     return runner

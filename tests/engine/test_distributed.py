@@ -4,15 +4,13 @@ import os
 import pickle
 import re
 import signal
-import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
-from conftest import RUN_CONFIG, build, faster_rcnn_cfg, run_tool
+from conftest import RUN_CONFIG, TOOLS, build, faster_rcnn_cfg, run_script, run_tool, script_call
 from dense_detectors import dense_cfg
 from mmengine.config import Config
 from test_distill_run import distilled_cfg
@@ -21,8 +19,6 @@ from kd_det.compat.checkpoint import load
 from kd_det.engine.distributed import TORCHRUN_VARIABLES, prepare_launcher
 from kd_det.errors import ConfigError
 from kd_det.files import damage
-
-TOOLS = Path(__file__).parents[2] / 'tools'
 
 WITNESS = '''
 import json
@@ -73,21 +69,6 @@ class Pids(Hook):
             with open(f'{runner.work_dir}/pid{get_rank()}', 'w') as file:
                 file.write(str(os.getpid()))
 '''
-
-
-def call(name: str, arguments: tuple, path: str) -> dict:
-    """What starts a script with ranks of their own, on a free port."""
-    with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
-        port = probe.getsockname()[1]
-    return dict(args=['bash', str(TOOLS / name), *arguments],
-                env={**os.environ, 'PYTHON': sys.executable, 'PORT': str(port), 'OMP_NUM_THREADS': '1', 'PYTHONPATH': path})
-
-
-def run_script(name: str, *arguments: str, path: str = '', succeeds: bool = True) -> str:
-    done = subprocess.run(**call(name, arguments, path), capture_output=True, text=True, timeout=600, check=False)
-    assert (done.returncode == 0) == succeeds, done.stdout[-3000:] + done.stderr[-5000:]
-    return done.stdout + done.stderr
 
 
 @pytest.fixture(scope='module')
@@ -199,8 +180,8 @@ def test_killed_with_sigkill_nobody_trains_on_and_the_run_resumes(victim, traine
                        "train_cfg = dict(max_epochs=1000, val_interval=2000)\n"
                        "default_hooks = dict(checkpoint=dict(max_keep_ckpts=2, save_best=None))\n")
     with open(folder / f'{victim}.log', 'w') as log:
-        launcher = subprocess.Popen(**call('dist_train.sh', (str(endless), '2', '--work-dir', str(run)), str(folder)),
-                                    stdout=log, stderr=log)
+        call = script_call('dist_train.sh', (str(endless), '2', '--work-dir', str(run)), str(folder))
+        launcher = subprocess.Popen(**call, stdout=log, stderr=log)
     try:
         for _ in range(1200):
             if all((run / f'pid{rank}').exists() and (run / f'pid{rank}').read_text() for rank in (0, 1)):
