@@ -127,7 +127,7 @@ def test_through_a_run_and_not_on_resume(run_config, tmp_path, caplog):
         config=wide.to_dict(), checkpoint=path, check=0, inherit=['neck', 'rpn_head', 'roi_head']))
     config, work = run_config(cfg, extra='\nlog_level = \'INFO\'\n'), tmp_path / 'run'
     still = ('--cfg-options', 'optim_wrapper.optimizer.lr=0', 'optim_wrapper.optimizer.weight_decay=0',
-             'train_dataloader.dataset.indices=4')
+             'train_dataloader.dataset.indices=2', 'train_dataloader.batch_size=2', 'train_cfg.val_interval=100')
     run_tool('train', config, '--work-dir', str(work), *still, 'train_cfg.max_epochs=1')
     first = load(str(work / 'epoch_1.pth'))['state_dict']
     own = teacher.state_dict()
