@@ -184,7 +184,7 @@ def test_zeros_in_between_are_no_report(caplog):
 def test_a_term_whose_schedule_rests_is_not_missed(caplog):
     term = type('Resting', (), dict(schedule=type('Off', (), dict(factor=staticmethod(lambda: 0.0))),
                                     names=lambda self: ['loss_b'],
-                                    acts_on=lambda self, labelled: labelled))()
+                                    acts_on=lambda self, labelled: labelled, images=None))()
     original = FakeRunner.__init__
 
     def init(self, terms):
