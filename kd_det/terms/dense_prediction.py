@@ -133,6 +133,8 @@ class DensePrediction(Term):
         """The box part over boxes (n, 4), xyxy, and weights (n,). What is no box on one of both sides is left out: turned
         inside out, which RTMDet's distances can be, it has no IoU, and a loss on it falls without end; beyond ``FAR``
         pixels, where exponentials of sizes (YOLOX, FCOS) run away, areas are not finite."""
+        if not len(student):  # MMDetection's overlaps of nothing are off the graph, and DDP would miss the box branch
+            return student.float().sum()
         usable = is_box(student) & is_box(teacher)  # (n,)
         student, teacher = (side.where(usable[:, None], 0.0) for side in (student, teacher))
         # given weights, MMDetection's IoU losses read whether one of them is above 0, which waits for the device

@@ -74,7 +74,7 @@ def write_start(teacher: Teacher, names: list[str], path: str, overwrite: bool) 
     origin = dict(checkpoint=osp.abspath(teacher.checkpoint) if '://' not in teacher.checkpoint else teacher.checkpoint,
                   left_out=names, size=os.path.getsize(teacher.checkpoint) if osp.isfile(teacher.checkpoint) else None)
     if osp.isfile(path):
-        there = torch.load(path, weights_only=True).get('meta', {}).get('start_of')
+        there = read_state_dict(path)[1].get('start_of')
         if there == origin:
             return
         if not overwrite:

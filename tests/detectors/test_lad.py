@@ -269,7 +269,8 @@ def test_configs_are_diffs_over_their_baselines(folder):
         assert plain.pop('type') == 'SingleStageDetector' and own.pop('type')
         assert plain == own, path
         rest, others = cfg.to_dict(), base.to_dict()
-        for key in ('model', 'custom_imports'):
+        # MMDetection's RTMDet states the batch size of another schedule, which our recipes correct
+        for key in ('model', 'custom_imports', *([] if ours.is_file() else ['auto_scale_lr'])):
             rest.pop(key, None), others.pop(key, None)
         assert rest == others, path
         taught = cfg.model.teacher.config
