@@ -22,6 +22,7 @@ from mmengine.runner import Runner
 from kd_det.plain import deployed_config
 
 SIDE = 160  # pixels of the longer side that pipelines are brought down to
+STRIDE = 32
 SIZES = ('scale', 'scales', 'img_scale', 'size', 'crop_size', 'border')
 ITERATION = 1  # what heads that look at the progress of training are told
 
@@ -82,10 +83,11 @@ def scaled(node, factor):
 def _numbers(value, factor):
     if isinstance(value, (list, tuple)):
         return type(value)(_numbers(v, factor) for v in value)
-    if not isinstance(value, int) or isinstance(value, bool):
+    if not isinstance(value, int) or isinstance(value, bool) or factor == 1:
         return value
-    # necks that double maps need sides that strides divide (RTMDet's crops are not padded)
-    return max(32 * round(value * factor / 32), 32) if value and value % 32 == 0 else round(value * factor)
+    # multiples of the largest stride: batches of mosaics are not padded further
+    small = max(STRIDE, round(abs(value) * factor / STRIDE) * STRIDE)
+    return small if value > 0 else -(small // 2)  # a border is half of what it takes off
 
 
 def reduced(cfg: Config, folder) -> Config:

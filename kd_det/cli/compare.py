@@ -13,6 +13,7 @@ SUMMARY = 'accuracy and cost of finished runs in one table'
 EXAMPLES = """
   kd-det compare work_dirs/plain work_dirs/distilled work_dirs/teacher --markdown --plot ap_latency.png
   kd-det compare CONFIG.py:checkpoint.pth work_dirs/distilled --eval --per-class
+  kd-det compare work_dirs/plain work_dirs/distilled work_dirs/teacher --html report.html
 
   RUN is a work directory of kd-det train, or CONFIG:CHECKPOINT. Of a distillation run the deployed student is
   measured. The first RUN is what the others are compared with.
@@ -58,7 +59,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='picture: AP against latency (without times, GFLOPs)')
     output.add_argument('--curves', metavar='FILE.png',
                         help='picture: training loss and validation AP')
-    output.add_argument('--html', metavar='FILE.html', help='one page with tables and charts, for a browser')
+    output.add_argument('--html', metavar='FILE.html',
+                        help='one page for a browser: tables, charts, kinds of mistakes, detections side by side')
+    output.add_argument('--gallery', type=int, default=24, metavar='N',
+                        help='images that the page shows (default 24; 0: none, and no kinds of mistakes)')
+    output.add_argument('--gallery-from', type=int, default=200, metavar='N',
+                        help='test images that every detector looks at for that (default 200)')
     output.add_argument('--width', type=int, default=120,
                         help='columns of the terminal (default 120)')
 
@@ -68,6 +74,9 @@ def check(args: argparse.Namespace) -> None:
     for flag in ('repeat', 'images'):
         if getattr(args, flag) < 1:
             raise CompareError(f'--{flag} {getattr(args, flag)}: at least 1')
+    for flag, least in (('gallery', 0), ('gallery_from', 1)):
+        if getattr(args, flag) < least:
+            raise CompareError(f'--{flag.replace("_", "-")} {getattr(args, flag)}: at least {least}')
     for flag in ('plot', 'curves'):
         if getattr(args, flag) and not getattr(args, flag).endswith('.png'):
             raise CompareError(f'--{flag} {getattr(args, flag)}: end the name in .png')
@@ -112,7 +121,7 @@ def run(args: argparse.Namespace) -> int:
             args.runs, names=args.names, fold_seeds=not args.no_fold, data_root=args.data_root,
             split=args.split, evaluate=args.eval, timed=not args.no_latency,
             repeat=args.repeat, warmup=args.warmup, number=args.images, device=args.device,
-            progress=progress)
+            gallery=args.gallery if args.html else 0, looked_at=args.gallery_from, progress=progress)
         if (args.per_class or args.frequency) and not table.class_names(result.rows):
             raise CompareError(f'{"--per-class" if args.per_class else "--frequency"}: no AP by class is recorded; '
                                'evaluate with classwise=True in the evaluator: --eval all')

@@ -33,6 +33,7 @@ from . import (
     study,
     test,
     train,
+    visualize,
     voc,
 )
 from .command import fill, guarded
@@ -42,6 +43,7 @@ COMMANDS = {
     'distill': distill,
     'test': test,
     'compare': compare,
+    'visualize': visualize,
     'plan': plan,
     'configs': configs,
     'data digits': digits,

@@ -11,25 +11,29 @@ from ..errors import CompareError
 from ..weights import read_state_dict
 from . import cost, images
 from .accuracy import dataset_of
+from .error_types import find_errors
 from .evaluation import evaluate as run_evaluation
+from .gallery import Gallery, make_gallery
 from .logs import Record
 from .rows import Member, Row, fold
 from .runs import Run, find_run, recipe, seed_of
+from .sample import check_classes, detect, sample_of
 from .student import build_detector, deployed_model
 
 
 @dataclass
 class Comparison:
-    """Rows in the order asked for, remarks for the reader, and what it ran on."""
+    """Rows in the order asked for, remarks for the reader, what it ran on, and the gallery where one was asked for."""
     rows: list[Row]
     notes: list[str]
     environment: dict
+    gallery: Gallery | None = None
 
 
 def compare(specs: Sequence[str], names: Sequence[str] | None = None, fold_seeds: bool = True,
             data_root: str | None = None, split: str | None = None, evaluate: str | None = None,
             timed: bool = True, repeat: int = 50, warmup: int = 5, number: int = 10,
-            device: str | None = None,
+            device: str | None = None, gallery: int = 0, looked_at: int = 200,
             progress: Callable[[str], None] = lambda message: None) -> Comparison:
     """Compare detectors.
 
@@ -44,13 +48,15 @@ def compare(specs: Sequence[str], names: Sequence[str] | None = None, fold_seeds
         repeat, warmup (int): rounds with and without the clock.
         number (int): images to measure on.
         device (str | None): None takes CUDA where there is one.
+        gallery (int): images of a gallery; 0: none.
+        looked_at (int): images of the test set that it is chosen from, and that types of errors are counted in.
         progress (Callable): told what is being done.
 
     Raises:
         CompareError: the message names the run; and what reading a config, a data set and a
             checkpoint raise: ConfigError, CheckpointMismatch, UnsafeCheckpointError.
     """
-    where = _device(device)
+    where = device_named(device)
     members, notes, models = [], [], {}
     for i, spec in enumerate(specs):
         run = find_run(spec, names[i] if names else None, data_root)
@@ -80,10 +86,33 @@ def compare(specs: Sequence[str], names: Sequence[str] | None = None, fold_seeds
     models = [models[id(member)].to(where) for member in leaders]
     notes += _measure(rows, models, where, timed, repeat, warmup, number, progress)
     notes.append('file: the checkpoint on disk, with the optimizer state where it is stored')
-    return Comparison(rows, notes, _environment(where))
+    seen, remarks = _gallery(rows, models, gallery, looked_at, progress) if gallery else (None, [])
+    return Comparison(rows, notes + remarks, _environment(where), seen)
 
 
-def _device(name: str | None) -> torch.device:
+def _gallery(rows: Sequence[Row], models: Sequence[torch.nn.Module], number: int, looked_at: int,
+             progress: Callable[[str], None]) -> tuple[Gallery | None, list[str]]:
+    """What the first seed of each row finds in images of the test set; None, and why, where the set is not there."""
+    cfgs = [row.members[0].run.cfg for row in rows]
+    sample = sample_of(cfgs, max(number, looked_at))
+    if sample is None:
+        return None, ['no gallery and no types of errors: the test set was not found (give --data-root)']
+    found, errors = [], []
+    for row, cfg, model in zip(rows, cfgs, models):
+        check_classes(row.name, cfg, sample.classes)
+        progress(f'looking at {len(sample.photos)} images with {row.name} ...')
+        found.append(detect(model, cfg, sample.photos, _Ticker(lambda text, name=row.name: progress(f'{name}: {text}'),
+                                                               total=len(sample.photos))))
+        errors.append(find_errors(sample.truth, found[-1]))
+    return make_gallery(sample, [row.name for row in rows], found, errors, number), []
+
+
+def device_named(name: str | None) -> torch.device:
+    """The device that is asked for; None: CUDA where there is one.
+
+    Raises:
+        CompareError: there is none of that name.
+    """
     if name is None:
         return torch.device('cuda' if torch.cuda.is_available() else 'cpu')
     try:
@@ -158,7 +187,7 @@ def _measure(rows: Sequence[Row], models: Sequence[torch.nn.Module], device: tor
     notes = [f'{cost.CONVENTION}; mean over {len(batches[0])} {kind}; input with padding: {shown}']
     if timed:
         results = cost.latencies(models, batches, repeat, warmup, device,
-                                 progress=_Ticker(progress))
+                                 progress=_Ticker(lambda text: progress(f'timing: round {text}')))
         for row, latency in zip(rows, results):
             row.latency = latency
         notes.append(
@@ -175,18 +204,18 @@ def _sizes(sizes: Sequence[tuple[int, int]]) -> str:
 
 
 class _Ticker:
-    """Says every few seconds how far the timing is and how long it will still take."""
+    """Says every few seconds how far something is and how long it will still take."""
 
-    def __init__(self, progress: Callable[[str], None], every: float = 5.) -> None:
-        self.progress, self.every = progress, every
+    def __init__(self, progress: Callable[[str], None], every: float = 5., total: int | None = None) -> None:
+        self.progress, self.every, self.total = progress, every, total
         self.start = self.last = time.monotonic()
 
-    def __call__(self, done: int, total: int) -> None:
-        now = time.monotonic()
+    def __call__(self, done: int, total: int | None = None) -> None:
+        now, total = time.monotonic(), total or self.total
         if now - self.last >= self.every:
             self.last = now
             left = (now - self.start) / done * (total - done)
-            self.progress(f'timing: round {done} of {total}, {left:.0f} s left')
+            self.progress(f'{done} of {total}, {left:.0f} s left')
 
 
 def _device_name(device: torch.device) -> str:

@@ -4,6 +4,7 @@ import copy
 import io
 import os.path as osp
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from mmengine.config import Config
@@ -13,12 +14,8 @@ from ..errors import CompareError
 _PHOTO = (640, 480)  # width, height where the pipeline names no size
 
 
-def test_images(cfgs: Sequence[Config], number: int) -> list[str] | None:
-    """Paths of up to ``number`` images, evenly spaced over the first config's test set that exists.
-
-    One set for all, so that every detector is measured on the same images. None if the data of no
-    config is there.
-    """
+def open_test_set(cfgs: Sequence[Config]) -> Any | None:
+    """The test data set of the first config whose data is there; None if no config's is."""
     from mmdet.registry import DATASETS
     from mmengine.registry import init_default_scope
     for cfg in cfgs:
@@ -31,13 +28,23 @@ def test_images(cfgs: Sequence[Config], number: int) -> list[str] | None:
                 dataset = DATASETS.build(copy.deepcopy(dataset_cfg))
         except FileNotFoundError:
             continue
-        if len(dataset) == 0:
-            continue
-        picked = np.linspace(0, len(dataset) - 1, min(number, len(dataset))).round().astype(int)
-        paths = [dataset.get_data_info(int(i))['img_path'] for i in picked]
-        if all(osp.isfile(path) for path in paths):
-            return paths
+        if len(dataset) and osp.isfile(dataset.get_data_info(0)['img_path']):
+            return dataset
     return None
+
+
+def test_images(cfgs: Sequence[Config], number: int) -> list[str] | None:
+    """Paths of up to ``number`` images, evenly spaced over the first config's test set that exists.
+
+    One set for all, so that every detector is measured on the same images. None if the data of no
+    config is there.
+    """
+    dataset = open_test_set(cfgs)
+    if dataset is None:
+        return None
+    picked = np.linspace(0, len(dataset) - 1, min(number, len(dataset))).round().astype(int)
+    paths = [dataset.get_data_info(int(i))['img_path'] for i in picked]
+    return paths if all(osp.isfile(path) for path in paths) else None
 
 
 def prepared(cfg: Config, images: Sequence[str] | None, number: int) -> list[dict]:

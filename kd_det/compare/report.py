@@ -1,15 +1,15 @@
-"""The comparison as one HTML page: tables and inline SVG charts; no script, no server, no network."""
-import math
+"""The comparison as one HTML page: tables, inline SVG charts and a gallery; no server, no network."""
 from collections.abc import Sequence
 from html import escape
 
+from .charts import bars, curves, legend, scatter
 from .comparison import Comparison
+from .error_types import TYPES
+from .gallery import Gallery
+from .report_gallery import SCRIPT, gallery
+from .report_gallery import STYLE as GALLERY_STYLE
 from .rows import Row
 from .table import Column, class_columns, class_names, main_columns
-
-COLORS = ('#0072B2', '#D55E00', '#009E73', '#AA4499', '#56B4E9', '#B07000', '#000000')
-"""Okabe and Ito's colours, darkened where they are faint on white."""
-_LEFT, _TOP, _WIDTH, _HEIGHT = 76, 12, 620, 300
 
 STYLE = '''
 :root { color-scheme: light; }
@@ -47,23 +47,20 @@ def page(result: Comparison, timed: bool = True) -> str:
         what = 'median latency per image (ms)' if timed else 'GFLOPs per image'
         parts += [f'<h2>AP against {"latency" if timed else "operations"}</h2>', scatter(points, names, what)]
     if classes := class_names(rows):
-        parts += ['<h2>AP by class</h2>', bars(classes, rows), table('class', *class_columns(rows))]
-    if curves := loss_charts(rows):
+        parts += ['<h2>AP by class</h2>', _class_bars(classes, rows), table('class', *class_columns(rows))]
+    if seen := result.gallery:
+        parts += ['<h2>Kinds of mistakes</h2>', *_mistakes(seen), '<h2>Detections side by side</h2>', gallery(seen)]
+    if charts := loss_charts(rows):
         parts += ['<h2>Losses over training</h2>',
                   '<p>Task losses are the student\'s own; distillation terms are what distillation adds. The first seed of '
-                  'each detector.</p>', *curves]
+                  'each detector.</p>', *charts]
     notes = ''.join(f'<li>{escape(note)}</li>' for note in result.notes)
     facts = ''.join(f'<li>{escape(str(key))}: {escape(str(value))}</li>' for key, value in result.environment.items())
     parts += ['<h2>Conditions</h2>', f'<ul class="notes">{notes}{facts}</ul>']
     return ('<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>Comparison of detectors</title>'
             '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">'
-            f'<style>{STYLE}</style></head>\n<body><main>\n' + '\n'.join(parts) + '\n</main></body></html>\n')
-
-
-def legend(names: Sequence[str]) -> str:
-    items = ''.join(f'<li><span class="key" style="background:{_color(i)}"></span>{escape(name)}</li>'
-                    for i, name in enumerate(names))
-    return f'<ul class="legend">{items}</ul>'
+            f'<style>{STYLE}{GALLERY_STYLE}</style></head>\n<body><main>\n' + '\n'.join(parts) + '\n</main>'
+            + (f'<script>{SCRIPT}</script>' if result.gallery else '') + '</body></html>\n')
 
 
 def table(title: str, names: Sequence[str], columns: Sequence[Column]) -> str:
@@ -87,41 +84,22 @@ def _points(rows: Sequence[Row], timed: bool) -> list[tuple[int, float, float, f
     return found
 
 
-def scatter(points: Sequence[tuple[int, float, float, float]], names: Sequence[str], what: str) -> str:
-    """AP, with one standard deviation over the seeds as a bar, against cost."""
-    frame = _Frame([p[1] for p in points], [p[2] + s * p[3] for p in points for s in (-1, 1)], what,
-                   'AP, IoU 0.50:0.95 (%)')
-    marks = []
-    for i, cost, ap, sd in points:
-        x, y = frame.place(cost, ap)
-        marks.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{frame.place(cost, ap - sd)[1]:.1f}" '
-                     f'y2="{frame.place(cost, ap + sd)[1]:.1f}" stroke="{_color(i)}" stroke-width="2"/>'
-                     f'<circle cx="{x:.1f}" cy="{y:.1f}" r="6" fill="{_color(i)}"><title>{escape(names[i])}: AP {ap:.1f}, '
-                     f'{cost:.3g}</title></circle>')
-    return frame.svg(marks, 'AP against cost')
+def _class_bars(classes: Sequence[str], rows: Sequence[Row]) -> str:
+    values = [[spread and spread.mean for spread in map(row.class_ap, classes)] for row in rows]
+    return bars(classes, [row.name for row in rows], values, 'AP by class (%)')
 
 
-def bars(classes: Sequence[str], rows: Sequence[Row]) -> str:
-    """A group of horizontal bars for every class, one bar a detector."""
-    height, space = 22, 14
-    group = height * len(rows) + space
-    marks = []
-    for k, name in enumerate(classes):
-        top = k * group + 4
-        middle = top + height * len(rows) / 2 + 4
-        marks.append(f'<text x="206" y="{middle}" text-anchor="end">{escape(_short(name))}</text>')
-        for i, row in enumerate(rows):
-            ap = row.class_ap(name)
-            if ap is not None:
-                long, y = ap.mean / 100 * 440, top + i * height
-                marks.append(f'<rect x="214" y="{y}" width="{long:.1f}" height="{height - 2}" fill="{_color(i)}"><title>'
-                             f'{escape(row.name)}, {escape(name)}: {ap.mean:.1f}</title></rect>'
-                             f'<text x="{219 + long:.1f}" y="{y + 16}">{ap.mean:.1f}</text>')
-    return f'<svg viewBox="0 0 720 {group * len(classes)}" role="img" aria-label="AP by class (%)">{"".join(marks)}</svg>'
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= 20 else name[:19] + '…'
+def _mistakes(seen: Gallery) -> list[str]:
+    """What each type of error costs each detector, as bars and as a table with the numbers of errors."""
+    names, errors = seen.names, seen.errors
+    costs = [[one.costs[kind] for kind in TYPES] for one in errors]
+    columns = [Column(kind, '', [f'{one.costs[kind]:.1f} ({one.counts()[kind]})' for one in errors]) for kind in TYPES]
+    columns = [Column('AP50', '', [f'{one.ap50:.1f}' for one in errors]), *columns]
+    top = max([1.0, *(value for of_one in costs for value in of_one)])
+    where = f'{seen.count} images of {seen.total}' if seen.count < seen.total else f'{seen.total} images'
+    return [f'<p>AP50 points that each type costs, in {where} (TIDE, Bolya et al. 2020); in the table also how many there '
+            'are. Detections of any score count, so duplicates and background are many and cost little.</p>',
+            bars(TYPES, names, costs, 'AP50 points lost by type of error', full=top), table('detector', names, columns)]
 
 
 def loss_charts(rows: Sequence[Row]) -> list[str]:
@@ -138,7 +116,7 @@ def loss_charts(rows: Sequence[Row]) -> list[str]:
         added = {name for name in terms if is_distillation(name)}
         own = [part for title, part in (('task', {n: v for n, v in terms.items() if n not in added}),
                                         ('distillation', {n: v for n, v in terms.items() if n in added}))
-               if part for part in [_curves(f'{row.name}: {title}', part)]]
+               if part for part in [curves(f'{row.name}: {title}', part)]]
         if own:
             charts.append(f'<h3>{escape(row.name)}</h3><div class="grid">{"".join(own)}</div>')
     return charts
@@ -146,62 +124,6 @@ def loss_charts(rows: Sequence[Row]) -> list[str]:
 
 def is_distillation(name: str) -> bool:
     """Whether a logged loss is a term that distillation adds, by the names that the terms give themselves."""
-    return any(part in name for part in ('hint', 'distill', 'soft', 'teacher', 'kd', 'peer', 'cross', 'unlabelled'))
+    return any(part in name for part in ('hint', 'distill', 'soft', 'teacher', 'kd', 'peer', 'cross', 'unlabelled', 'cbd'))
 
 
-def _curves(title: str, terms: dict[str, list[tuple[float, float]]]) -> str:
-    values = [value for line in terms.values() for _, value in line]
-    frame = _Frame([0.0, *(x for line in terms.values() for x, _ in line)], [0.0, *values], 'iteration', 'loss')
-    marks = []
-    for i, line in enumerate(terms.values()):
-        path = ' '.join('{:.1f},{:.1f}'.format(*frame.place(x, y)) for x, y in line)
-        marks.append(f'<polyline points="{path}" fill="none" stroke="{_color(i)}" stroke-width="1.8"/>')
-    kind = title.rsplit(': ', 1)[-1]
-    return (f'<figure style="margin:0"><figcaption>{kind}{legend(list(terms))}</figcaption>{frame.svg(marks, title)}'
-            '</figure>')
-
-
-def _color(i: int) -> str:
-    return COLORS[i % len(COLORS)]
-
-
-class _Frame:
-    """Axes with round ticks around the data."""
-
-    def __init__(self, xs: Sequence[float], ys: Sequence[float], x_label: str, y_label: str) -> None:
-        self.x, self.y = _range(xs), _range(ys)
-        self.labels = x_label, y_label
-
-    def place(self, x: float, y: float) -> tuple[float, float]:
-        (x0, x1), (y0, y1) = self.x, self.y
-        return _LEFT + (x - x0) / (x1 - x0) * _WIDTH, _TOP + (y1 - y) / (y1 - y0) * _HEIGHT
-
-    def svg(self, marks: Sequence[str], label: str) -> str:
-        bottom = _TOP + _HEIGHT
-        lines = []
-        for y in ticks(*self.y):
-            py = self.place(self.x[0], y)[1]
-            lines.append(f'<line x1="{_LEFT}" x2="{_LEFT + _WIDTH}" y1="{py:.1f}" y2="{py:.1f}" stroke="#ddd"/>'
-                         f'<text x="{_LEFT - 6}" y="{py + 4:.1f}" text-anchor="end">{y:g}</text>')
-        for x in ticks(*self.x):
-            lines.append(f'<text x="{self.place(x, self.y[0])[0]:.1f}" y="{bottom + 20}" text-anchor="middle">{x:g}</text>')
-        lines.append(f'<text x="{_LEFT + _WIDTH / 2}" y="{bottom + 44}" text-anchor="middle">'
-                     f'{escape(self.labels[0])}</text>'
-                     f'<text transform="translate(14,{_TOP + _HEIGHT / 2}) rotate(-90)" text-anchor="middle">'
-                     f'{escape(self.labels[1])}</text>')
-        return (f'<svg viewBox="0 0 {_LEFT + _WIDTH + 24} {bottom + 54}" role="img" aria-label="{escape(label)}">'
-                + ''.join([*lines, *marks]) + '</svg>')
-
-
-def ticks(low: float, high: float) -> list[float]:
-    """Three to seven multiples of 1, 2 or 5 times a power of ten within [low, high]."""
-    raw = (high - low) / 6
-    power = 10.0**math.floor(math.log10(raw))
-    step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw)
-    return [round(k * step, 12) for k in range(math.ceil(low / step), math.floor(high / step) + 1)]
-
-
-def _range(values: Sequence[float]) -> tuple[float, float]:
-    low, high = min(values), max(values)
-    room = (high - low) * 0.08 or abs(high) * 0.1 or 1.0
-    return (low if low == 0 else low - room), high + room
