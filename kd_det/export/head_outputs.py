@@ -111,10 +111,6 @@ def outputs_of(model: nn.Module) -> HeadOutputs:
     Raises:
         ConfigError: a two-stage or query-based detector, or a head that is not in the table; says why.
     """
-    if hasattr(model, 'roi_head'):
-        raise ConfigError(f'--onnx: {type(model).__name__} has two stages: its proposals need NMS inside the graph, whose '
-                          'output has no fixed size; only dense one-stage heads are exported. The plain checkpoint has '
-                          'no such limit')
     head = getattr(model, 'bbox_head', None)
     for cls, line in HEADS:
         if isinstance(head, cls):

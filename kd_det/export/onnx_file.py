@@ -19,6 +19,7 @@ from . import onnx_detect
 from .graph import ExportedDetector
 from .head_outputs import outputs_of
 from .plain_files import refuse_existing
+from .two_stage_graph import ExportedTwoStage, check_two_stage
 from .verify import Agreement, verify
 
 PACKAGES = ('onnx', 'onnxruntime', 'onnxscript')
@@ -53,8 +54,9 @@ def input_size(cfg: Config, wanted: Sequence[int] | None = None) -> tuple[int, i
 
 def metadata(cfg: Config, model: nn.Module, size: tuple[int, int], classes: Sequence[str]) -> dict:
     """What a user of the file has to know, as it stands under ``kd_det`` in its metadata."""
-    head, preprocessor = model.bbox_head, model.data_preprocessor
-    test = head.test_cfg
+    two_stages = hasattr(model, 'roi_head')
+    head = model.roi_head.bbox_head if two_stages else model.bbox_head
+    preprocessor, test = model.data_preprocessor, model.test_cfg.rcnn if two_stages else head.test_cfg
     nms = dict(test.get('nms') or {})
     if nms.get('type', 'nms') != 'nms':
         raise ConfigError(f'--onnx: model.test_cfg.nms.type {nms["type"]!r}; the post-processing knows \'nms\' alone')
@@ -66,13 +68,13 @@ def metadata(cfg: Config, model: nn.Module, size: tuple[int, int], classes: Sequ
     value = pads[0].get('pad_val', 0) if pads else None
     value = value.get('img', 0) if isinstance(value, dict) else value
     pad = mean if value is None else list(value) if isinstance(value, (tuple, list)) else [float(value)] * 3
-    line = outputs_of(model)
+    clips = True if two_stages else outputs_of(model).clips
     return dict(classes=list(classes), input_size=list(size), mean=mean, std=std,
                 channel_order='rgb' if rgb else 'bgr', pad_value=pad, score_threshold=float(test.get('score_thr', 0)),
                 nms_iou=float(nms.get('iou_threshold', 0.5)),
                 max_per_image=int(test.get('max_per_img', -1)) if test.get('max_per_img', -1) > 0 else 10**9,
-                min_size=_min_size(test, head), clip=line.clips, vote=bool(getattr(head, 'with_score_voting', False)),
-                nms_included=False, head=type(head).__name__)
+                min_size=_min_size(test, head), clip=clips, vote=bool(getattr(head, 'with_score_voting', False)),
+                nms_included=False, takes_shape=two_stages, head=type(head).__name__)
 
 
 def _min_size(test: dict, head: nn.Module) -> float:
@@ -111,6 +113,7 @@ def write_onnx(cfg: Config, model: nn.Module, out: str, classes: Sequence[str], 
     refuse_existing([out, beside], overwrite)
     if not images:
         raise ConfigError('--images: no image to verify the export on; give a folder of them')
+    (check_two_stage if hasattr(model, 'roi_head') else outputs_of)(model)
     size = input_size(cfg, size)
     meta = metadata(cfg, model, size, classes)
     folder = osp.dirname(osp.abspath(out))
@@ -133,11 +136,15 @@ def write_onnx(cfg: Config, model: nn.Module, out: str, classes: Sequence[str], 
 def export(model: nn.Module, size: tuple[int, int], path: str, meta: dict) -> None:
     """``torch.onnx`` by ``torch.export`` (the older tracing exporter is silently wrong for RTMDet)."""
     import onnx
-    graph = ExportedDetector(model, size).eval()
+    two_stages = hasattr(model, 'roi_head')
+    graph = (ExportedTwoStage if two_stages else ExportedDetector)(model, size).eval()
+    inputs = {'images': torch.zeros(1, 3, *size)}
+    if two_stages:
+        inputs['shape'] = torch.tensor(size, dtype=torch.float32)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter('ignore')
-        torch.onnx.export(graph, (torch.zeros(1, 3, *size),), path, dynamo=True, external_data=False, verbose=False,
-                          input_names=['images'], output_names=['scores', 'boxes'])
+        torch.onnx.export(graph, tuple(inputs.values()), path, dynamo=True, external_data=False, verbose=False,
+                          input_names=list(inputs), output_names=['scores', 'boxes'])
     file = onnx.load(path)
     onnx.helper.set_model_props(file, {'kd_det': json.dumps(meta)})
     onnx.save(file, path)

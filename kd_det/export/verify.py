@@ -53,7 +53,7 @@ def verify(model: nn.Module, path: str, images: Sequence[str]) -> Agreement:
         if image is None:
             raise ConfigError(f'--images: {file} cannot be read as an image')
         image = fitted(image, meta['input_size'])
-        scores, boxes = (part[0] for part in session.run(['scores', 'boxes'], {'images': onnx_detect.prepare(image, meta)}))
+        scores, boxes = (part[0] for part in session.run(['scores', 'boxes'], onnx_detect.feeds(image, meta)))
         theirs = reference(model, image, meta)
         check(osp.basename(file), theirs, scores, boxes, image.shape[:2], meta, result)
     if not result.detections:
@@ -114,7 +114,8 @@ def preferred(theirs: tuple, scores: np.ndarray, boxes: np.ndarray, shape: tuple
     scores = scores.copy()
     raised = np.zeros(scores.shape, bool)
     for box, score, label in zip(*theirs):
-        raised[:, label] |= (np.abs(boxes - box).max(1) <= BOX_TOLERANCE) & (np.abs(scores[:, label] - score) <= TIE)
+        own = boxes if boxes.ndim == 2 else boxes[:, label]
+        raised[:, label] |= (np.abs(own - box).max(1) <= BOX_TOLERANCE) & (np.abs(scores[:, label] - score) <= TIE)
     return np.where(raised & (scores > 0), scores + np.float32(TIE), scores)
 
 

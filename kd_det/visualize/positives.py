@@ -1,6 +1,6 @@
 """Which priors teacher and student make positive for each object of an image: what LAD hands over."""
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from mmengine.structures import InstanceData
@@ -18,7 +18,7 @@ from ..terms.assignment import decisions
 from .canvas import COLOURS, Dot, Mark, Panel, grid, marked, read
 from .subjects import Taught
 
-ALONE, OTHER, BOTH = '#0072B2', '#D55E00', '#000000'
+ALONE, OTHER, BOTH, GREY = '#0072B2', '#D55E00', '#000000', '#777777'
 
 
 @dataclass
@@ -150,8 +150,8 @@ def picture(found: Taught, sample: Sample, photo: Photo, side: int) -> Image.Ima
         if one.centres.shape == student.centres.shape:
             found_by, lines = _difference(student, one, [sample.classes[thing['category_id']] for thing in things])
             drawn = [dot for colour, places in found_by.items() for dot in dots(student, places, colour)]
-            panels.append(Panel(marked(image, scale, boxes, drawn), '\n'.join(
-                [f'student alone (blue) / {name} alone (orange) / both (black)', *lines])))
+            panels.append(Panel(marked(image, scale, [replace(box, colour=GREY) for box in boxes], drawn),
+                                f'student alone (blue) / {name} alone (orange) / both (black)\n' + ';  '.join(lines)))
     return grid([panels], 'positive priors by object')
 
 

@@ -5,20 +5,24 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from any_detector import ssd
-from conftest import build
+from any_detector import cascade_rcnn, mask_rcnn, sparse_rcnn, ssd
+from conftest import build, faster_rcnn_cfg
 from dense_detectors import dense_cfg
 from mmengine.config import Config
 
 from kd_det.errors import ConfigError
-from kd_det.export import onnx_file
+from kd_det.export import onnx_detect, onnx_file
 from kd_det.export.onnx_file import write_onnx
+from kd_det.export.two_stage_graph import ExportedTwoStage
+from kd_det.export.verify import fitted
 
 onnx = pytest.importorskip('onnx', reason='the extra "export" is not installed')
 
 
 def detector(kind: str):
     """A tiny detector whose weights are large enough that it detects something, and its config."""
+    if kind.startswith('faster_rcnn'):
+        return two_stages(agnostic=kind.endswith('agnostic'))
     cfg = ssd(8) if kind == 'ssd' else dense_cfg(kind)
     model = build(cfg).eval()
     torch.manual_seed(1)
@@ -35,6 +39,19 @@ def detector(kind: str):
             torch.nn.init.normal_(parameter, std=0.05 if 'offset' in name else 0.08)
         elif ('cls' in name or 'obj' in name) and 'bias' in name:
             torch.nn.init.constant_(parameter, -1.0)
+    return Config(dict(model=cfg)), model
+
+
+def two_stages(agnostic=False):
+    """A tiny Faster R-CNN of large weights; with one box for each class, or one for all."""
+    cfg = faster_rcnn_cfg()
+    cfg.roi_head.bbox_head.reg_class_agnostic = agnostic
+    model = build(cfg).eval()
+    torch.manual_seed(1)
+    for part in (model.rpn_head, model.roi_head.bbox_head):
+        for parameter in part.parameters():
+            if parameter.dim() > 1:
+                torch.nn.init.normal_(parameter, std=0.08)
     return Config(dict(model=cfg)), model
 
 
@@ -55,8 +72,9 @@ def exported(kind, photos, tmp_path):
                       progress=lambda message: None)
 
 
-KINDS = [kind if kind == 'retinanet' else pytest.param(kind, marks=pytest.mark.slow)
-         for kind in ('retinanet', 'yolox', 'fcos', 'atss', 'gfl', 'paa', 'tood', 'ddod', 'rtmdet', 'ssd')]
+KINDS = [kind if kind in ('retinanet', 'faster_rcnn') else pytest.param(kind, marks=pytest.mark.slow)
+         for kind in ('retinanet', 'faster_rcnn', 'faster_rcnn_agnostic',
+                      'yolox', 'fcos', 'atss', 'gfl', 'paa', 'tood', 'ddod', 'rtmdet', 'ssd')]
 
 
 @pytest.mark.parametrize('kind', KINDS)
@@ -85,6 +103,19 @@ def test_a_file_that_disagrees_is_not_kept(photos, tmp_path, monkeypatch):
     assert list((tmp_path / 'out').iterdir()) == []
 
 
+def test_padding_is_no_part_of_a_two_stage_detectors_image(photos, tmp_path):
+    """Its proposals are cut at the image's border, which it has to be told; without that, padded images differ."""
+    _, model = two_stages()
+    image = fitted(cv2.imread(photos[2]), (128, 160))
+    graph = ExportedTwoStage(model, (128, 160)).eval()
+    meta = dict(input_size=[128, 160], mean=model.data_preprocessor.mean.flatten().tolist(),
+                std=model.data_preprocessor.std.flatten().tolist(), pad_value=[0.0] * 3, channel_order='rgb')
+    inputs = torch.from_numpy(onnx_detect.prepare(image, meta).copy()).float()
+    with torch.no_grad():
+        told, whole = (graph(inputs, torch.tensor(shape))[1] for shape in ([128., 90.], [128., 160.]))
+    assert float(told[..., 2].max()) == 90 and float(whole[..., 2].max()) > 91
+
+
 def test_what_cannot_be_exported_says_why(photos, tmp_path, monkeypatch):
     cfg, model = detector('retinanet')
     out = str(tmp_path / 'a.onnx')
@@ -97,10 +128,10 @@ def test_what_cannot_be_exported_says_why(photos, tmp_path, monkeypatch):
     vfnet = dense_cfg('vfnet')
     with pytest.raises(ConfigError, match=r'VFNetHead.*deformable'):
         write_onnx(Config(dict(model=vfnet)), build(vfnet).eval(), out, (), photos, size=(128, 160))
-    from conftest import faster_rcnn_cfg
-    two_stages = faster_rcnn_cfg()
-    with pytest.raises(ConfigError, match='two stages'):
-        onnx_file.outputs_of(build(two_stages).eval())
+    for other, words in ((cascade_rcnn(8), 'CascadeRoIHead is not'), (mask_rcnn(8), 'its masks need a second pass'),
+                         (sparse_rcnn(8), 'SparseRoIHead is not')):
+        with pytest.raises(ConfigError, match=words):
+            write_onnx(Config(dict(model=other)), build(other).eval(), out, (), photos, size=(128, 160))
     monkeypatch.setattr(onnx_file, 'find_spec', lambda name: None)
     with pytest.raises(ConfigError, match=r'kd_det\[export\]'):
         write_onnx(cfg, model, out, (), photos, size=(128, 160))
