@@ -109,7 +109,7 @@ def outputs_of(model: nn.Module) -> HeadOutputs:
     """The table's line for a detector, with its decoder.
 
     Raises:
-        ConfigError: a two-stage or query-based detector, or a head that is not in the table; says why.
+        ConfigError: a query-based detector, or a head that is not in the table; says why.
     """
     head = getattr(model, 'bbox_head', None)
     for cls, line in HEADS:

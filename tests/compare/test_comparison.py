@@ -1,6 +1,7 @@
 """kd-det compare on runs of a tiny detector: table, JSON, pictures, and what it refuses."""
 import json
 import os
+import re
 import shutil
 
 import pytest
@@ -50,6 +51,26 @@ def test_seeds_fold_and_everything_is_written(place, tmp_path, compare):
     assert len(student['latency']['times_ms']) == 2
     for name in ('p.png', 'c.png'):
         assert (tmp_path / name).read_bytes().startswith(b'\x89PNG')
+
+
+def test_the_page_shows_what_every_detector_finds(place, tmp_path, compare):
+    root, weights = place
+    runs = [write_run(tmp_path / name, config(root, width), ap=.4, weights=weights[width])
+            for name, width in (('small', 8), ('large', 16))]
+    compare(*runs, *FAST, '--no-latency', '--html', tmp_path / 'r.html', '--gallery', 2, '--gallery-from', 3)
+    page = (tmp_path / 'r.html').read_text()
+    data = json.loads(re.search('id="gallery-data">(.*?)</script>', page).group(1))
+    assert data['names'] == ['small', 'large'] and data['classes'] == list(CLASSES)
+    assert len(data['images']) == 2 and all(len(image['detections']) == 2 for image in data['images'])
+    assert all(image['objects'][0][0] == [5, 5, 20, 20] for image in data['images'])  # 64x48: not scaled
+    assert '3 images of 4' in page and len(page) < 100_000
+    compare(*runs, *FAST, '--no-latency', '--html', tmp_path / 'n.html', '--gallery', 0)
+    assert 'gallery-data' not in (tmp_path / 'n.html').read_text()
+    shutil.copytree(root, tmp_path / 'moved')
+    for path in (tmp_path / 'moved').glob('*.png'):
+        path.unlink()
+    out = compare(*runs, *FAST, '--no-latency', '--html', tmp_path / 'n.html', '--data-root', tmp_path / 'moved')
+    assert 'no gallery and no types of errors: the test set was not found' in ' '.join(out.split())
 
 
 def test_a_distilled_run_is_measured_as_its_plain_student(place, tmp_path, compare):
@@ -159,6 +180,8 @@ def test_a_damaged_run_is_a_clear_error(place, tmp_path, compare, damage, messag
     (['nowhere'], 'neither a work directory'),
     (['a.py:nowhere.pth'], "checkpoint 'nowhere.pth' does not exist"),
     ([TOOL, '--device', 'abacus'], '--device'),
+    ([TOOL, '--gallery', '-1'], '--gallery -1: at least 0'),
+    ([TOOL, '--gallery-from', '0'], '--gallery-from 0: at least 1'),
 ])
 def test_wrong_arguments(compare, args, message):
     with pytest.raises(REFUSED, match=message):
