@@ -8,6 +8,8 @@ import torch
 from any_detector import cascade_rcnn, mask_rcnn, sparse_rcnn, ssd
 from conftest import build, faster_rcnn_cfg
 from dense_detectors import dense_cfg
+from mmdet.structures import DetDataSample
+from mmdet.structures.bbox import bbox_overlaps
 from mmengine.config import Config
 
 from kd_det.errors import ConfigError
@@ -101,6 +103,27 @@ def test_a_file_that_disagrees_is_not_kept(photos, tmp_path, monkeypatch):
     with pytest.raises(ConfigError, match=r'disagrees with PyTorch.*not written'):
         exported('retinanet', photos, tmp_path)
     assert list((tmp_path / 'out').iterdir()) == []
+
+
+def test_proposals_are_the_rpns_own(tmp_path):
+    """NMS looks at each level by itself: boxes of two levels that cover the whole image both stay."""
+    _, model = two_stages()
+    with torch.no_grad():
+        model.rpn_head.rpn_reg.bias.view(-1, 4)[:, 2:] = 3.0  # so large that many are cut to the image
+    image = torch.randn(1, 3, 128, 160)
+    graph = ExportedTwoStage(model, (128, 160)).eval()
+    with torch.no_grad():
+        features = model.extract_feat(image)
+        boxes, alive = graph._proposals(features, torch.tensor([160., 128., 160., 128.]))
+        sample = DetDataSample(metainfo=dict(img_shape=(128, 160), scale_factor=(1.0, 1.0)))
+        expected = model.rpn_head.predict(features, [sample], rescale=False)[0].bboxes
+    ours = boxes[alive > 0]
+    assert ours.shape == expected.shape and torch.allclose(_sorted(ours), _sorted(expected), atol=1e-4)
+    assert float((bbox_overlaps(expected, expected) > 0.7).sum(1).max()) > 1  # one NMS over all levels would drop some
+
+
+def _sorted(boxes):
+    return boxes[sorted(range(len(boxes)), key=lambda i: [round(v, 2) for v in boxes[i].tolist()])]
 
 
 def test_padding_is_no_part_of_a_two_stage_detectors_image(photos, tmp_path):
