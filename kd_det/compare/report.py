@@ -1,4 +1,5 @@
 """The comparison as one HTML page: tables, inline SVG charts and a gallery; no server, no network."""
+import re
 from collections.abc import Sequence
 from html import escape
 
@@ -30,6 +31,9 @@ ul.legend li { overflow-wrap: anywhere; } .key { display: inline-block; width: .
        vertical-align: -.1rem; border-radius: 2px; }
 .notes { color: #444; font-size: .9rem; }
 '''
+
+DISTILLATION_WORDS = frozenset(('hint', 'distill', 'bckd', 'cross', 'ld', 'cbd', 'peer', 'unlabelled'))
+"""A term of your own appears with the distillation terms if its names in the log have one of these words."""
 
 
 def page(result: Comparison, timed: bool = True) -> str:
@@ -123,7 +127,7 @@ def loss_charts(rows: Sequence[Row]) -> list[str]:
 
 
 def is_distillation(name: str) -> bool:
-    """Whether a logged loss is a term that distillation adds, by the names that the terms give themselves."""
-    return any(part in name for part in ('hint', 'distill', 'soft', 'teacher', 'kd', 'peer', 'cross', 'unlabelled', 'cbd'))
+    """Whether a logged loss is a term that distillation adds, by the words in the names that the terms give themselves."""
+    return not DISTILLATION_WORDS.isdisjoint(re.split(r'[._]', name))
 
 

@@ -8,6 +8,8 @@ from html.parser import HTMLParser
 import cv2
 import numpy as np
 import pytest
+from conftest import build
+from methods import METHODS, Teachers
 from mmengine.config import Config
 
 from kd_det.compare import charts, report
@@ -184,3 +186,13 @@ def test_the_filters_filter_in_a_browser(with_gallery, tmp_path):
 @pytest.mark.parametrize('width', [1280, 500])
 def test_the_gallery_fits_into_the_window(with_gallery, width, tmp_path):
     assert opened(with_gallery, tmp_path, FITS, width) == 'fits'
+
+
+@pytest.mark.parametrize('method', METHODS)
+def test_every_methods_terms_stand_apart_from_the_tasks(method, tmp_path):
+    """A term taken for a task loss would hide what distillation does."""
+    model = build(METHODS[method](Teachers(tmp_path)))
+    assert [name for name in model.distill_terms if not report.is_distillation(name)] == []
+    assert not any(map(report.is_distillation, (
+        'loss_cls', 'loss_bbox', 'loss_dfl', 'loss_centerness', 'loss_iou', 'loss_obj', 'loss_rpn_cls', 's0.loss_bbox',
+        'loss_mask', 'd0.dn_loss_cls', 'enc_loss_iou')))
