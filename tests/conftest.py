@@ -256,3 +256,27 @@ def run_script(name: str, *arguments: str, path: str = '', succeeds: bool = True
     done = subprocess.run(**script_call(name, arguments, path), capture_output=True, text=True, timeout=600, check=False)
     assert (done.returncode == 0) == succeeds, done.stdout[-3000:] + done.stderr[-5000:]
     return done.stdout + done.stderr
+
+
+@pytest.fixture
+def late_epoch():
+    """TOOD asks the runner's message hub for the epoch; 100 is beyond its static ones."""
+    from mmengine.logging import MessageHub
+    hub = MessageHub.get_current_instance()
+    before = hub.get_info('epoch')
+    hub.update_info('epoch', 100)
+    yield hub
+    hub.update_info('epoch', before if before is not None else 0)
+
+
+@pytest.fixture(scope='module')
+def made_once(tmp_path_factory):
+    """``made_once(name, make)`` -> (config, checkpoint) of a detector of random weights; ``make(16)`` gives its config."""
+    made = {}
+
+    def of(name, make):
+        if name not in made:
+            cfg = make(16)
+            made[name] = cfg, save_checkpoint(build(copy.deepcopy(cfg), 7), tmp_path_factory.mktemp('t') / f'{name}.pth')
+        return made[name]
+    return of

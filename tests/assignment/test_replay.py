@@ -6,7 +6,6 @@ import pytest
 import torch
 from conftest import build, make_batch, total
 from dense_detectors import dense_cfg
-from mmengine.logging import MessageHub
 
 from kd_det.assignment.dynamic import decisions_of_batch, dynamic_assigners
 from kd_det.assignment.record import record
@@ -17,14 +16,7 @@ DYNAMIC = ('paa', 'rtmdet', 'tood', 'yolox', 'ddod')
 COUNTS = (4, 0, 6)
 
 
-@pytest.fixture(autouse=True)
-def epoch():
-    """TOOD asks the runner's message hub for the epoch; 100 is beyond its static ones."""
-    hub = MessageHub.get_current_instance()
-    before = hub.get_info('epoch')
-    hub.update_info('epoch', 100)
-    yield hub
-    hub.update_info('epoch', before if before is not None else 0)
+pytestmark = pytest.mark.usefixtures('late_epoch')
 
 
 @functools.cache
@@ -248,6 +240,6 @@ def test_detr_and_a_head_without_train_cfg_are_refused():
         dynamic_assigners(build(cfg).bbox_head)
 
 
-def test_tood_static_epochs_make_no_decision(epoch):
-    epoch.update_info('epoch', 0)
+def test_tood_static_epochs_make_no_decision(late_epoch):
+    late_epoch.update_info('epoch', 0)
     assert len(decide(model_of('tood', 1), 'tood', stop=False)) == 0

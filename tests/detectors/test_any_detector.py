@@ -32,16 +32,9 @@ def batch_of(seed=0, name=''):
 
 
 @pytest.fixture(scope='module')
-def teacher(tmp_path_factory):
-    """(config, checkpoint) of a wider detector of each kind, made once."""
-    made = {}
-
-    def of(name):
-        if name not in made:
-            cfg = DETECTORS[name](16)
-            made[name] = cfg, save_checkpoint(build(copy.deepcopy(cfg), 7), tmp_path_factory.mktemp('t') / f'{name}.pth')
-        return made[name]
-    return of
+def teacher(made_once):
+    """(config, checkpoint) of a wider detector of each kind."""
+    return lambda name: made_once(name, DETECTORS[name])
 
 
 def distilled(name, taught, terms, width=8):

@@ -4,7 +4,7 @@ import copy
 import pytest
 import torch
 from any_detector import DETECTORS
-from conftest import build, faster_rcnn_cfg, losses_of, make_batch, save_checkpoint, total
+from conftest import build, faster_rcnn_cfg, losses_of, make_batch, total
 from mmengine.config import ConfigDict
 from mmengine.hub import get_config
 
@@ -32,15 +32,9 @@ STUDENTS = dict(DETECTORS, c4=c4)
 
 
 @pytest.fixture(scope='module')
-def teacher(tmp_path_factory):
-    made = {}
-
-    def of(name):
-        if name not in made:
-            cfg = STUDENTS[name](16)
-            made[name] = cfg, save_checkpoint(build(copy.deepcopy(cfg), 7), tmp_path_factory.mktemp('t') / f'{name}.pth')
-        return made[name]
-    return of
+def teacher(made_once):
+    """(config, checkpoint) of a wider detector of each kind."""
+    return lambda name: made_once(name, STUDENTS[name])
 
 
 def taught(student, teacher, **options):

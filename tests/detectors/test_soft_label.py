@@ -8,7 +8,6 @@ from conftest import build, losses_of, make_batch, save_checkpoint, total
 from dense_detectors import dense_cfg, stirred
 from mmdet.structures.bbox import bbox_overlaps
 from mmengine.config import ConfigDict
-from mmengine.logging import MessageHub
 
 from kd_det.errors import ConfigError
 from kd_det.heads.dense_outputs import DenseOutputs, decoder_of, training_format
@@ -20,13 +19,7 @@ BATCH = dict(sizes=((64, 96),) * 3, objects=(3, 0, 4), seed=3)
 OFF = dict(cls=dict(loss_weight=0), bbox=dict(loss_weight=0), score_factor=None)
 
 
-@pytest.fixture(autouse=True)
-def epoch():
-    hub = MessageHub.get_current_instance()
-    before = hub.get_info('epoch')
-    hub.update_info('epoch', 100)
-    yield
-    hub.update_info('epoch', before if before is not None else 0)
+pytestmark = pytest.mark.usefixtures('late_epoch')
 
 
 @pytest.fixture(scope='module')

@@ -4,7 +4,6 @@ import torch
 from conftest import build, make_batch
 from dense_detectors import dense_cfg
 from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
-from mmengine.logging import MessageHub
 from torch import nn
 
 from kd_det.errors import ConfigError
@@ -20,13 +19,7 @@ HEADS = ('retinanet', 'atss', 'gfl', 'fcos', 'paa', 'ddod', 'tood', 'rtmdet', 'y
 BATCH = dict(sizes=((96, 128), (96, 64), (64, 64)), objects=(3, 2, 0), seed=3)
 
 
-@pytest.fixture(autouse=True)
-def epoch():
-    hub = MessageHub.get_current_instance()
-    before = hub.get_info('epoch')
-    hub.update_info('epoch', 100)
-    yield
-    hub.update_info('epoch', before if before is not None else 0)
+pytestmark = pytest.mark.usefixtures('late_epoch')
 
 
 def heard(model, batch, around=None):

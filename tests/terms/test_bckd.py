@@ -8,7 +8,6 @@ import torch
 from conftest import build, faster_rcnn_cfg, losses_of, make_batch, save_checkpoint, total
 from dense_detectors import dense_cfg, stirred
 from mmengine.config import ConfigDict
-from mmengine.logging import MessageHub
 from mmengine.structures import InstanceData
 from torch import nn
 
@@ -23,13 +22,7 @@ BATCH = dict(sizes=((64, 96), (64, 64), (64, 96)), objects=(3, 2, 0), seed=3)
 OFF = dict(cls=dict(loss_weight=0), bbox=None, score_factor=None)
 
 
-@pytest.fixture(autouse=True)
-def epoch():
-    hub = MessageHub.get_current_instance()
-    before = hub.get_info('epoch')
-    hub.update_info('epoch', 100)
-    yield
-    hub.update_info('epoch', before if before is not None else 0)
+pytestmark = pytest.mark.usefixtures('late_epoch')
 
 
 @pytest.fixture(scope='module')

@@ -8,7 +8,6 @@ import torch
 from conftest import build, losses_of, make_batch, save_checkpoint, total
 from dense_detectors import dense_cfg, stirred
 from mmengine.config import ConfigDict
-from mmengine.logging import MessageHub
 
 from kd_det.errors import ConfigError
 from kd_det.heads.dense_outputs import DenseOutputs, decoder_of, training_format
@@ -21,13 +20,7 @@ BATCH = dict(sizes=((64, 96), (64, 64), (64, 96)), objects=(3, 2, 0), seed=3)
 SLOW = dict(fuse_conv_bn=False, channels_last=False)
 
 
-@pytest.fixture(autouse=True)
-def epoch():
-    hub = MessageHub.get_current_instance()
-    before = hub.get_info('epoch')
-    hub.update_info('epoch', 100)
-    yield
-    hub.update_info('epoch', before if before is not None else 0)
+pytestmark = pytest.mark.usefixtures('late_epoch')
 
 
 def dense(kind, width=8, **head):

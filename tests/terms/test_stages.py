@@ -5,7 +5,7 @@ import functools
 import pytest
 import torch
 from any_detector import DETECTORS
-from conftest import build, losses_of, make_batch, save_checkpoint, total
+from conftest import build, losses_of, make_batch, total
 from mmengine.config import ConfigDict
 
 from kd_det.errors import ConfigError
@@ -15,15 +15,9 @@ from kd_det.terms.stages import pair_stages, thresholds
 
 
 @pytest.fixture(scope='module')
-def teacher(tmp_path_factory):
-    made = {}
-
-    def of(name):
-        if name not in made:
-            cfg = DETECTORS[name](16)
-            made[name] = cfg, save_checkpoint(build(copy.deepcopy(cfg), 7), tmp_path_factory.mktemp('t') / f'{name}.pth')
-        return made[name]
-    return of
+def teacher(made_once):
+    """(config, checkpoint) of a wider detector of each kind."""
+    return lambda name: made_once(name, DETECTORS[name])
 
 
 def taught(student, teacher, **options):
