@@ -49,11 +49,14 @@ def read_state_dict(path: str, network: str | None = None) -> tuple[dict, dict]:
 
 
 def digest(state: dict) -> str:
-    """16 hex digits of names, kinds, shapes and values of a state_dict: equal for equal weights, in whatever file."""
-    found = hashlib.blake2b(digest_size=8)
+    """SHA-256 over name, dtype, shape and bytes of every tensor of a state_dict, in order of names.
+
+    Equal for equal weights in whatever file: the file itself would not do, it holds times, paths and the optimizer's state.
+    """
+    found = hashlib.sha256()
     for name in sorted(state):
         tensor = state[name].detach().cpu().contiguous()
-        found.update(f'{name} {tensor.dtype} {tuple(tensor.shape)}'.encode())
+        found.update(f'{name} {tensor.dtype} {tuple(tensor.shape)}\n'.encode())
         found.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return found.hexdigest()
 

@@ -3,12 +3,11 @@ import copy
 import hashlib
 import json
 
-import torch
 from mmengine.config import Config
 
 from ..config import set_data_root
 from ..config_difference import differing, flat, plain
-from ..weights import read_state_dict
+from ..weights import digest, read_state_dict
 
 # What only says where and how a run was started. The seed stands beside the hash, not in it.
 NOT_HASHED = ('work_dir', 'load_from', 'resume', 'launcher', 'log_level', 'experiment_name')
@@ -48,14 +47,5 @@ def differing_keys(one: Config, other: Config) -> list[str]:
 
 
 def weights_hash(path: str) -> str:
-    """SHA-256 over name, dtype, shape and bytes of every tensor in a checkpoint's state_dict, in order of names.
-
-    The file itself would not do: it holds times, paths and the optimizer's state.
-    """
-    digest = hashlib.sha256()
-    state, _ = read_state_dict(path)
-    for name in sorted(state):
-        tensor = state[name].detach().cpu().contiguous()
-        digest.update(f'{name} {tensor.dtype} {tuple(tensor.shape)}\n'.encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+    """:func:`kd_det.weights.digest` of a checkpoint's state_dict."""
+    return digest(read_state_dict(path)[0])
