@@ -1,4 +1,6 @@
 """The random state of a step is made from the seed and the step: a resumed run draws what it would have drawn."""
+import itertools
+from collections import deque
 from typing import Any
 
 import torch
@@ -86,6 +88,9 @@ class SeedHook(Hook):
             return
         if isinstance(loop, IterBasedTrainLoop):
             self._batches.void = max(loop.iter - self._batches.yielded, 0)
+            iterator = loop.dataloader_iterator
+            if hasattr(iterator, 'skip_iter'):  # of the forks; it moves the sampler on, past the numbers that seed samples
+                iterator.skip_iter = lambda count: deque(itertools.islice(iterator, count), maxlen=0)
         elif isinstance(loop, EpochBasedTrainLoop):
             length = len(loop.dataloader)
             seen = loop.iter - loop.epoch * length

@@ -118,7 +118,7 @@ def test_module_form_scripts_and_doors(tmp_path):
     script.write_text('import sys; from mmdet.registry import MODELS\n'
                       "print(MODELS.get('Distiller').__module__, sys.argv[1:])\n")
     done = process('-m', 'kd_det', 'script.py', 'a', cwd=tmp_path)
-    assert done.stdout.strip() == "kd_det.detectors.distiller ['a']", done.stderr[-2000:]
+    assert done.stdout.splitlines()[-1] == "kd_det.detectors.distiller ['a']", done.stderr[-2000:]  # the forks say more
     done = process('-m', 'kd_det', 'configs', 'pkd', cwd=tmp_path)
     assert done.returncode == 0 and 'kd_det::pkd/' in done.stdout
     done = process(str(ROOT / 'tools' / 'train.py'), 'nowhere.py', cwd=tmp_path)
@@ -145,7 +145,8 @@ def test_a_reader_that_goes_is_no_traceback():
     with subprocess.Popen([sys.executable, '-c', 'import sys; from kd_det.cli.command import guarded\n'
                            'sys.exit(guarded("kd-det", lambda: print("line\\n" * 100000)))'],
                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as command:
-        command.stdout.readline()
+        while command.stdout.readline() not in ('line\n', ''):  # the forks' packages say something when they are imported
+            pass
         command.stdout.close()
         errors = command.stderr.read()
         assert command.wait(timeout=120) == 141
