@@ -4,7 +4,7 @@ import os
 import os.path as osp
 
 from mmdet.evaluation import DumpDetResults
-from mmengine.config import DictAction
+from mmengine.config import Config, DictAction
 from mmengine.runner import Runner
 
 from ..config import load_config
@@ -58,6 +58,12 @@ def run(args: argparse.Namespace) -> int:
         cfg.visualizer = dict(type='DetLocalVisualizer', vis_backends=[dict(type='LocalVisBackend')],
                               name='visualizer_of_detections')
         cfg.default_hooks.visualization = dict(type='DetVisualizationHook', draw=True, test_out_dir=args.show_dir)
+    _evaluate(cfg, args, network)
+    leave()
+    return 0
+
+
+def _evaluate(cfg: Config, args: argparse.Namespace, network: str | None) -> None:
     findings = check_data(cfg, ('test_dataloader',))
     runner = Runner.from_cfg(cfg)
     report(findings, runner.logger)
@@ -66,5 +72,3 @@ def run(args: argparse.Namespace) -> int:
     if args.out:
         runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=args.out))
     runner.test()
-    leave()
-    return 0

@@ -77,8 +77,7 @@ def train(cfg: Config, resume: str | None = None, anyway: bool = False) -> Runne
     return runner
 
 
-def run(cfg: Config, resume: str | None = None, anyway: bool = False) -> Runner:
+def run(cfg: Config, resume: str | None = None, anyway: bool = False) -> None:
     """:func:`train`, and the processes part."""
-    runner = train(cfg, resume, anyway)
+    train(cfg, resume, anyway)  # its runner is let go of here, as leave() needs
     leave()
-    return runner

@@ -21,6 +21,8 @@ from kd_det.errors import ConfigError
 from kd_det.files import damage
 
 WITNESS = '''
+import atexit
+import glob
 import json
 import os
 import signal
@@ -47,6 +49,12 @@ class Witness(Hook):
                          for name, p in model.teacher.model.named_parameters()})
         with open(f'{runner.work_dir}/rank{get_rank()}.json', 'w') as file:
             json.dump(dict(wrapper=type(runner.model).__name__, images=self.images, sums=sums), file)
+        atexit.register(threads_at_exit, f'{runner.work_dir}/threads{get_rank()}.json')
+
+
+def threads_at_exit(path):
+    with open(path, 'w') as file:
+        json.dump([open(name).read().strip() for name in glob.glob('/proc/self/task/*/comm')], file)
 
 
 @HOOKS.register_module()
@@ -94,6 +102,14 @@ def test_two_ranks_train_one_student(trained_by_two):
         assert sorted(shares[0] + shares[1]) == list(range(8)), 'each rank takes its share of the images'
     assert output.count('Distillation plan') == 1, 'only rank 0 speaks'
     assert output.count('train_dataloader.dataset: 8 images') == 1, 'only rank 0 looks at the data'
+
+
+@pytest.mark.skipif(not os.path.isdir('/proc/self/task'), reason='threads are listed by Linux alone')
+@pytest.mark.parametrize('rank', [0, 1])
+def test_no_thread_of_gloo_is_left_at_exit(trained_by_two, rank):
+    """One that lets go of its last tensor while Python ends would abort a rank whose work is done."""
+    threads = json.loads((trained_by_two[1] / 'run' / f'threads{rank}.json').read_text())
+    assert threads and not [name for name in threads if 'gloo' in name]
 
 
 def test_checkpoint_of_two_ranks_is_the_plain_students(trained_by_two):
