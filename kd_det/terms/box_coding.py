@@ -22,12 +22,19 @@ def same_coder(one: nn.Module, other: nn.Module) -> bool:
         {k: v for k, v in vars(other).items() if not k.startswith('_')}
 
 
-def recode(deltas: Tensor, priors: Tensor, source: nn.Module, target: nn.Module) -> Tensor:
+def recode(deltas: Tensor, priors: Tensor, source: nn.Module, target: nn.Module, about: Tensor | None = None) -> Tensor:
     """Deltas (P, 4) of one box coder in the encoding of another; encodings are relative to the prior, so a common
-    scale of image and prior cancels."""
-    if same_coder(source, target):
+    scale of image and prior cancels.
+
+    Args:
+        deltas: (P, 4).
+        priors: (P, 4), what the result is relative to.
+        source, target: box coders.
+        about: (P, 4), what ``deltas`` are relative to, where that is something else.
+    """
+    if about is None and same_coder(source, target):
         return deltas
-    return target.encode(priors, get_box_tensor(source.decode(priors, deltas)))
+    return target.encode(priors, get_box_tensor(source.decode(priors if about is None else about, deltas)))
 
 
 def encoded(targets: Tensor, priors: Tensor, head: nn.Module) -> Tensor:

@@ -6,11 +6,13 @@ import torch
 from mmdet.registry import MODELS
 from torch import Tensor, nn
 
-from ..build import build
+from ..arguments import boolean
+from ..build import build, checked
 from ..errors import ConfigError
 from ..sources.layers import box_heads, check_path, part_of
 from .compared import build_loss, is_off
 from .constants import PREDICTORS, constants_for
+from .finer_levels import finer_maps, resampled
 from .levels import image_mask, pair_levels
 from .step import Step
 from .term import Term
@@ -34,6 +36,10 @@ class Hint(Term):
             kind, see :mod:`kd_det.terms.constants`; the plan prints it.
         levels (list[int] | None): levels of the student's layer that take part; None: all. Not given: the published
             ones of such a loss, all of any other.
+        finer_levels (bool): teacher levels without a partner that are finer than all of the student's teach too: each is
+            averaged onto the student's finest level (:func:`kd_det.terms.finer_levels.resampled`) and counts as one more
+            pair, with an adapter of its own. A student at half its teacher's resolution learns so from the level where
+            its teacher finds small objects.
         **term: see :class:`kd_det.terms.term.Term`.
 
     Raises:
@@ -46,8 +52,10 @@ class Hint(Term):
     takes_several = True
 
     def __init__(self, layer: str, teacher_layer: str | None = None, adapter: dict | str | None = 'default',
-                 loss: dict | None = None, levels: list[int] | str | None = 'default', **term: Any) -> None:
+                 loss: dict | None = None, levels: list[int] | str | None = 'default', finer_levels: bool = False,
+                 **term: Any) -> None:
         super().__init__(**term)
+        self.finer_levels = checked(f'{self.key}.finer_levels', boolean, finer_levels)
         self.layer, self.teacher_layer = layer, teacher_layer or layer
         if adapter is not None and adapter != 'default' and not isinstance(adapter, dict):
             raise ConfigError(f'{self.key}.adapter: found {adapter!r}; a dict is expected, or None')
@@ -59,6 +67,7 @@ class Hint(Term):
         self._filled: list[str] = []  # what the table of constants gave, for the plan
         self.adapters = nn.ModuleList()
         self.pairs: list[tuple[int, int]] = []
+        self.finer: list[tuple[int, int]] = []
         self._losses = nn.ModuleList()
 
     @property
@@ -94,6 +103,8 @@ class Hint(Term):
         self.student_shapes, self.teacher_shapes = ours, theirs
         self._take_constants(student, [i for i, _ in pair_levels(ours, theirs)])
         self.pairs = self._checked_levels(pair_levels(ours, theirs))
+        self.finer = self._finer_pairs() if self.finer_levels else []
+        self.pairs = self.pairs + self.finer
         if not self.pairs:
             raise ConfigError(f'{self.key}: no level of {self.layer!r} (student, {ours}) has the relative stride of one '
                               f'of {self.teacher_layer!r} (teacher, {theirs}); name layers that correspond')
@@ -102,6 +113,18 @@ class Hint(Term):
             self._losses.append(self._loss_of(theirs[j]))
             if getattr(self._losses[-1], 'needs_boxes', False):
                 self.needs_labels = True
+
+    def _finer_pairs(self) -> list[tuple[int, int]]:
+        ours, theirs = self.student_shapes, self.teacher_shapes
+        found = finer_maps(self.key, ours, theirs, pair_levels(ours, theirs))
+        if self._wanted is not None and found[0][0] not in self._wanted:
+            raise ConfigError(f'{self.key}.finer_levels: they teach the student\'s finest level, {found[0][0]}, and levels='
+                              f'{self._wanted!r} leaves it out; name it, or leave finer_levels out')
+        return found
+
+    def _compared_size(self, i: int, j: int, ours: tuple, theirs: tuple) -> tuple:
+        """What level i is adapted to: the teacher's size, or its own, onto which a finer level is averaged."""
+        return _size(ours if (i, j) in self.finer else theirs)
 
     def _take_constants(self, student: nn.Module, paired: list[int]) -> None:
         found = constants_for(self.key, self._loss_cfg, self.layer, student)
@@ -140,7 +163,7 @@ class Hint(Term):
             # try the shapes now, so that what cannot be resized fails before training
             with torch.no_grad():
                 training = adapter.training
-                adapter.eval()(torch.zeros(ours), target_size=_size(theirs))
+                adapter.eval()(torch.zeros(ours), target_size=self._compared_size(i, j, ours, theirs))
                 adapter.train(training)
         except (TypeError, ValueError, RuntimeError) as error:
             if isinstance(error, ConfigError) and 'unknown keys' in str(error):
@@ -170,10 +193,20 @@ class Hint(Term):
         if not ours:  # a stage that the student's cascade did not reach: no RoI was left
             return {self.names()[0]: sum((p.sum() for p in self.parameters()), step.inputs.new_zeros(())) * 0.0}
         theirs = step.source(self.source).layer(self.teacher_layer)
-        total = sum(self._compare(loss, adapter(ours[i], target_size=_size(theirs[j].shape)), theirs[j], step)
-                    for loss, adapter, (i, j) in zip(self._losses, self.adapters, self.pairs))
+        total = sum(self._compare(loss, *self.compared(k, ours, theirs), step) for k, loss in enumerate(self._losses))
         shares = 1 if getattr(self.loss, 'sum_levels', False) else len(self.pairs)
         return {self.names()[0]: total / shares}
+
+    def compared(self, k: int, ours: list[Tensor], theirs: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """The student's feature behind its adapter and the hint, of pair k of :attr:`pairs`.
+
+        Args:
+            ours, theirs: the two layers' outputs, per level.
+        """
+        i, j = self.pairs[k]
+        size = self._compared_size(i, j, tuple(ours[i].shape), tuple(theirs[j].shape))
+        hint = resampled(theirs[j], size) if (i, j) in self.finer else theirs[j]
+        return self.adapters[k](ours[i], target_size=size), hint
 
     def _compare(self, loss: nn.Module, guided: Tensor, hint: Tensor, step: Step) -> Tensor:
         hint = hint.detach()
@@ -200,8 +233,9 @@ class Hint(Term):
                  f'({self.loss.extra_repr()})' + _after(self.schedule.describe())]
         lines += self._filled
         for adapter, (i, j) in zip(self.adapters, self.pairs):
+            averaged = ', averaged onto it,' if (i, j) in self.finer else ''
             lines.append(f'    student level {i} {self.student_shapes[i][1:]} <- teacher level {j} '
-                         f'{self.teacher_shapes[j][1:]} through {type(adapter).__name__}')
+                         f'{self.teacher_shapes[j][1:]}{averaged} through {type(adapter).__name__}')
         for name, shapes, side in (('student', self.student_shapes, 0), ('teacher', self.teacher_shapes, 1)):
             alone = [k for k in range(len(shapes)) if k not in [pair[side] for pair in self.pairs]]
             if alone:

@@ -47,9 +47,9 @@ def maps_of(found: Taught, hint: Hint, sample: Sample, photo: Photo, reduction: 
     ours = captured.levels(hint.layer)
     theirs = found.model.sources[hint.source].open(inputs, samples).layer(hint.teacher_layer)
     shape, canvas = samples[0].metainfo['img_shape'][:2], inputs.shape[-2:]
-    for adapter, (i, j) in zip(hint.adapters, hint.pairs):
-        after = adapter(ours[i], target_size=tuple(theirs[j].shape[2:]))
-        yield tuple(_shown(reduced(level.float(), reduction), shape, canvas) for level in (ours[i], after, theirs[j]))
+    for k, (i, _) in enumerate(hint.pairs):
+        levels = (ours[i], *hint.compared(k, ours, theirs))
+        yield tuple(_shown(reduced(level.float(), reduction), shape, canvas) for level in levels)
 
 
 def _shown(level: Tensor, shape: tuple[int, int], canvas: tuple[int, int]) -> Tensor:
