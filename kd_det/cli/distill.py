@@ -5,6 +5,7 @@ import os.path as osp
 
 from mmengine.config import DictAction
 
+from ..errors import ConfigError
 from ..export.onnx_file import check_packages
 from ..workflow.estimate import estimate
 from ..workflow.methods import METHODS
@@ -28,7 +29,8 @@ EXAMPLES = """
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
     parser.add_argument('--data', required=True, metavar='DIR', help='folder of images with annotations')
-    parser.add_argument('--teacher', required=True, nargs=2, metavar=('CONFIG', 'CHECKPOINT'))
+    parser.add_argument('--teacher', required=True, nargs='+', metavar=('CONFIG', 'CHECKPOINT'),
+                        help='without a checkpoint it is trained first, from the weights that its config begins with')
     parser.add_argument('--student', required=True, metavar='CONFIG', help='of the plain student')
     parser.add_argument('--out', metavar='OUT', help='folder for everything (default distill_<name of DIR>)')
     parser.add_argument('--method', metavar='NAME', help=f'{", ".join(METHODS)} (default: the first that suits the pair)')
@@ -52,7 +54,10 @@ def run(args: argparse.Namespace) -> int:
     if args.amp:
         check_amp()
     out = args.out or f'distill_{osp.basename(osp.abspath(args.data))}'
-    request = Request(*args.teacher, args.student, out, args.method, args.epochs, args.teacher_epochs, args.batch_size,
+    if len(args.teacher) > 2:
+        raise ConfigError(f'--teacher: found {" ".join(args.teacher)}; CONFIG CHECKPOINT is expected, or CONFIG alone')
+    config, checkpoint = [*args.teacher, None][:2]
+    request = Request(config, checkpoint, args.student, out, args.method, args.epochs, args.teacher_epochs, args.batch_size,
                       args.seed, args.amp, args.cfg_options or {}, args.onnx, args.overwrite)
     if args.onnx:
         check_packages()

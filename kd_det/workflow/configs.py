@@ -71,22 +71,22 @@ def student_text(request: Request, cfg: Config, data: dict, plan: Schedule, scal
 
 def teacher_text(request: Request, cfg: Config, student: Config, data: dict, plan: Schedule | None, scale: Scale | None,
                  start: str) -> str:
-    """The teacher: as it comes (``plan`` None), or fine-tuned from ``start`` on the images as the student sees them.
+    """The teacher: as it comes (``plan`` None), or trained on the images as the student sees them.
 
     Args:
         cfg, student: their configs, resolved on the data set.
         scale: the student's anchors, for both.
+        start: the weights that fine-tuning starts from; without a checkpoint its config's own count.
     """
     content: dict[str, Any] = dict(_base_=base_of(request.teacher), **_common(cfg, request, data))
     if plan is None:
         return config_text('The teacher, as it comes.', content)
     content = merged(content, plan.changes)
-    content['load_from'] = start
-    content['teacher_weights'] = identity(request.checkpoint)
-    model = dict(backbone=dict(init_cfg=None)) if 'init_cfg' in (cfg.model.get('backbone') or {}) else {}
-    if (cfg.model.get('backbone') or {}).get('type') == 'TimmBackbone':
-        model = dict(backbone=dict(pretrained=False, checkpoint=None))
-    content = merged(merged(content, dict(model=model) if model else {}), _anchors(scale, scale is not None))
+    if request.checkpoint is not None:
+        content['load_from'] = start
+        content['teacher_weights'] = identity(request.checkpoint)
+        content = merged(content, _without_own_weights(cfg.model))
+    content = merged(content, _anchors(scale, scale is not None))
     if _pipelines(cfg) != _pipelines(student):
         content.update((key, dict(_delete_=True, **_plain(student[key]))) for key in LOADERS if student.get(key))
         content['train_dataloader']['batch_size'] = plan.batch
@@ -94,7 +94,16 @@ def teacher_text(request: Request, cfg: Config, student: Config, data: dict, pla
                                 student.get('custom_hooks') or [])) is not None:
             content['custom_hooks'] = hooks
     content = merged(content, _mixed(request))
-    return config_text(f'The teacher, fine-tuned on the images as the student sees them. {plan.text}.', content)
+    doing = 'fine-tuned' if request.checkpoint else 'trained'
+    return config_text(f'The teacher, {doing} on the images as the student sees them. {plan.text}.', content)
+
+
+def _without_own_weights(model: dict) -> dict[str, Any]:
+    """A backbone's own weights are not read where a checkpoint brings all."""
+    backbone = model.get('backbone') or {}
+    if backbone.get('type') == 'TimmBackbone':
+        return dict(model=dict(backbone=dict(pretrained=False, checkpoint=None)))
+    return dict(model=dict(backbone=dict(init_cfg=None))) if 'init_cfg' in backbone else {}
 
 
 def identity(checkpoint: str) -> str:

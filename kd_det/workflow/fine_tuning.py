@@ -59,6 +59,19 @@ def _built(model: dict, classes: int | None) -> nn.Module:
         return MODELS.build(ConfigDict(plain.model))
 
 
+def begins_with(cfg: Config) -> str:
+    """Which weights a training of a detector's config begins with, in words."""
+    if cfg.get('load_from'):
+        return f'{cfg.load_from} (load_from of its config)'
+    backbone = cfg.model.get('backbone') or {}
+    own = backbone.get('init_cfg') or {}
+    if str(own.get('type')).rsplit('.', 1)[-1] == 'Pretrained':
+        return f'the backbone {own.get("checkpoint")} (init_cfg of its config)'
+    if backbone.get('type') == 'TimmBackbone' and (backbone.get('checkpoint') or backbone.get('pretrained')):
+        return f'the backbone {backbone.get("checkpoint") or "that timm has"} (of its config)'
+    return 'RANDOM WEIGHTS: its config names none, neither load_from nor a backbone\'s'
+
+
 def of_classes(cfg: Config) -> list[str]:
     """Names of the tensors whose shape hangs on the number of classes."""
     own, other = (_built(cfg.model, number).state_dict() for number in (2, 3))

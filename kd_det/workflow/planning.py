@@ -20,7 +20,7 @@ from .configs import (
     student_text,
     teacher_text,
 )
-from .fine_tuning import Teacher, of_classes, read_teacher, write_start
+from .fine_tuning import Teacher, begins_with, of_classes, read_teacher, write_start
 from .methods import METHODS, chosen, distil_model
 from .request import Request
 from .schedule import Schedule, schedule
@@ -36,14 +36,15 @@ class Plan:
         stages: in order.
         decisions: one line each, for the user.
         configs: 'teacher', 'student', 'distilled' -> resolved.
-        fine_tunes: the names of the teacher's tensors that start anew; None: it teaches as it comes.
+        teacher: as it comes; None: there is none yet, it is trained here.
+        fine_tunes: the names of the teacher's tensors that start anew; None: it teaches as it comes, or is trained here.
         per_image: seconds of an evaluated image, by stage, where they were measured.
     """
 
     request: Request
     prepared: Prepared
     places: Places
-    teacher: Teacher
+    teacher: Teacher | None
     files: dict[str, str] = field(default_factory=dict)
     stages: list[Stage] = field(default_factory=list)
     decisions: list[str] = field(default_factory=list)
@@ -94,7 +95,8 @@ def make_plan(request: Request, prepared: Prepared) -> Plan:
     student = _own('--student', request.student, request.options)
     teacher = _own('--teacher', request.teacher)
     refuse_masks(student, prepared)
-    plan = Plan(request, prepared, Places(request.out), read_teacher(teacher, request.checkpoint))
+    plan = Plan(request, prepared, Places(request.out),
+                read_teacher(teacher, request.checkpoint) if request.checkpoint else None)
     _order_classes(plan)
     fine_tuning = _fine_tuning(plan)
     images = len(prepared.parts['train'].pictures)
@@ -102,7 +104,9 @@ def make_plan(request: Request, prepared: Prepared) -> Plan:
     theirs = schedule(teacher, images, request.teacher_epochs or None,
                       request.batch_size or ours.batch) if fine_tuning else None
     scale = anchor_scale(student.model, _test_pipeline(student), prepared.sides)
-    if fine_tuning:
+    if plan.teacher is None:
+        plan.decisions.append(f'teacher: no checkpoint is given; it is trained first, from {begins_with(teacher)}')
+    elif fine_tuning:
         plan.fine_tunes = of_classes(teacher) if _differ(plan) else []
         plan.decisions.append(_taken_over(plan))
     plan.decisions += _anchor_words(scale, fine_tuning)
@@ -128,23 +132,26 @@ def _own(flag: str, path: str, options: dict | None = None) -> Config:
 
 def _order_classes(plan: Plan) -> None:
     """The same names in another order become the teacher's order: a label is a place in the list."""
-    theirs, ours = plan.teacher.classes, plan.prepared.classes
+    theirs, ours = plan.teacher and plan.teacher.classes, plan.prepared.classes
     if theirs and set(theirs) == set(ours) and list(theirs) != ours:
         plan.prepared.classes = list(theirs)
         plan.decisions.append(f'classes: in the teacher\'s order, {", ".join(theirs)}')
 
 
 def _differ(plan: Plan) -> bool:
-    return plan.teacher.classes is None or list(plan.teacher.classes) != plan.prepared.classes
+    return plan.teacher is None or plan.teacher.classes is None or list(plan.teacher.classes) != plan.prepared.classes
 
 
 def _fine_tuning(plan: Plan) -> bool:
-    """Whether the teacher is trained further.
+    """Whether the teacher is trained, further or at all.
 
     Raises:
-        ConfigError: ``--teacher-epochs 0`` with a teacher of other classes.
+        ConfigError: ``--teacher-epochs 0`` with a teacher of other classes, or without a checkpoint.
     """
     asked = plan.request.teacher_epochs
+    if asked == 0 and plan.teacher is None:
+        raise ConfigError(f'--teacher-epochs 0: the teacher {plan.request.teacher} has no checkpoint; give one, --teacher '
+                          'CONFIG CHECKPOINT, or leave the flag out, so that it is trained first')
     if asked == 0 and plan.teacher.classes is not None and _differ(plan):
         raise ConfigError(f'--teacher-epochs 0: the teacher {plan.request.checkpoint} knows the classes '
                           f'{plan.teacher.classes}, the data has {plan.prepared.classes}; leave the flag out, so that it '
@@ -206,7 +213,8 @@ def _texts(plan: Plan, student: Config, teacher: Config, ours: Schedule, theirs:
         checkpoint = osp.join(places('teacher'), f'epoch_{theirs.epochs}.pth') if theirs else request.checkpoint
         if theirs is None and '://' not in checkpoint:
             checkpoint = osp.abspath(checkpoint)
-        weights = identity(request.checkpoint) + (f', fine-tuned: {theirs.text}' if theirs else '')
+        weights = identity(request.checkpoint) if request.checkpoint else begins_with(teacher)
+        weights += f', fine-tuned: {theirs.text}' if theirs else ''
         source = dict(config=places.config('teacher'), checkpoint=checkpoint)
         added = distil_model(method, seen.model, taught.model, source)
         resolved('distilled', distilled_text(added, METHODS[method].what, weights))
@@ -221,7 +229,8 @@ def _stages(plan: Plan, ours: Schedule, theirs: Schedule | None) -> None:
     trainings = [training('student', f'train the plain student, epochs: {ours.epochs}', ours),
                  training('distilled', f'train the distilled student, epochs: {ours.epochs}', ours)]
     if theirs is not None:
-        trainings.insert(0, training('teacher', f'fine-tune the teacher, epochs: {theirs.epochs}', theirs))
+        doing = 'train' if plan.teacher is None else 'fine-tune'
+        trainings.insert(0, training('teacher', f'{doing} the teacher, epochs: {theirs.epochs}', theirs))
     checkpoint = configs['distilled'].model.teacher.checkpoint
     teacher = places('teacher') if theirs else f'{places.config("teacher")}:{checkpoint}'
     results = [one.result for one in trainings]
