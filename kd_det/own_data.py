@@ -19,14 +19,16 @@ from mmengine.registry import DefaultScope
 from .errors import ConfigError, DataError
 
 AUTO = 'auto'
-KEYS = ('root', 'classes', 'train', 'val', 'test', 'images')
+KEYS = ('root', 'classes', 'train', 'val', 'test', 'images', 'unlabelled')
 NAMES = {'train': ('train', 'training', 'trainval'), 'val': ('val', 'valid', 'validation', 'eval', 'dev', 'test'),
          'test': ('test',)}
 """What the parts of a data set are called, the first that is there counts."""
 PLACES = ('annotations/{0}.json', '{0}.json', '{0}/_annotations.coco.json', 'annotations/instances_{0}*.json',
           'instances_{0}*.json')
+UNLABELLED = ('unlabelled.json', 'annotations/unlabelled.json', 'unlabelled/', 'images/unlabelled/')
+"""Where images without labels may be, the first that is there counts."""
 KEPT = ('pipeline', 'filter_cfg', 'test_mode', 'backend_args', 'indices')
-"""What a data set of another type hands on to the CocoDataset that takes its place."""
+"""What a data set of another type hands on to the CocoDataset, or UnlabelledImages, that takes its place."""
 OTHER_CLASSES = ('rpn_head', 'semantic_head', 'teacher', 'sources', 'peer', 'terms', 'data_preprocessor')
 """Parts of a detector's config whose ``num_classes`` are not the data set's."""
 
@@ -42,9 +44,11 @@ def expand_data(cfg: Config) -> None:
     - ``train``, ``val``, ``test``: annotation files in COCO's format, below ``root`` or absolute (default: the config's own
       where they are there, else the first that is there of :data:`PLACES`; ``test``: as ``val``);
     - ``images``: the folder that file names are relative to, or ``dict(train=..., val=..., test=...)`` (default: the first
-      of the config's own, ``images/``, ``root`` and the annotation file's folder that holds the first image).
+      of the config's own, ``images/``, ``root`` and the annotation file's folder that holds the first image);
+    - ``unlabelled``: for a config with an ``unlabelled_dataloader``, the folder of its images or a COCO file that names
+      them, below ``root`` or absolute (default: the config's own where it is there, else the first of :data:`UNLABELLED`).
 
-    It sets ``data_root``, every data set below the three loaders (one that is no CocoDataset becomes one, several joined
+    It sets ``data_root``, every data set below the three loaders and ``unlabelled_dataloader`` (one that is no CocoDataset becomes one, several joined
     ones become one), ``metainfo.classes``, the evaluators' ``ann_file`` and ``num_classes`` of every head but the RPN's.
 
     Raises:
@@ -71,6 +75,7 @@ def expand_data(cfg: Config) -> None:
             loader.dataset = _placed(loader.dataset, root, files[part], folders[part], classes)
         if cfg.get(f'{part}_evaluator'):
             cfg[f'{part}_evaluator'] = _evaluator(cfg[f'{part}_evaluator'], osp.join(root, files[part]))
+    _place_unlabelled(cfg, data, root)
     if isinstance(cfg.get('model'), dict):
         for path, number in class_numbers(cfg.model, len(classes)).items():
             cfg.merge_from_dict({f'model.{path}': number})
@@ -130,6 +135,42 @@ def _leaves(dataset: dict) -> Iterator[dict]:
         yield dataset
 
 
+def _place_unlabelled(cfg: Config, data: dict, root: str) -> None:
+    """Point ``unlabelled_dataloader`` at the images without labels of this data set, in place."""
+    loader = cfg.get('unlabelled_dataloader')
+    if not isinstance(loader, dict) or not loader.get('dataset'):
+        if data.get('unlabelled') is not None:
+            raise ConfigError(f'data.unlabelled: found {data["unlabelled"]!r}, and the config has no unlabelled_dataloader '
+                              'that would read it; leave it out, or add one')
+        return
+    own = _first(cfg, 'unlabelled')
+    given = data.get('unlabelled')
+    tried = [_text('data.unlabelled', given)] if given is not None else \
+        [own.get('ann_file') or osp.join((own.get('data_prefix') or {}).get('img') or 'unlabelled', ''), *UNLABELLED]
+    place = next((one for one in tried if osp.exists(osp.join(root, one))), None)
+    if place is None:
+        raise DataError(f'data.unlabelled: {"" if given else "not given, and "}{root!r} holds none of '
+                        f'{", ".join(dict.fromkeys(tried))}; give the folder of the images without labels, or a COCO file '
+                        'that names them, data.unlabelled=...')
+    if osp.isdir(osp.join(root, place)):
+        where = dict(ann_file='', data_prefix=dict(img=osp.join(place, '')))
+    else:
+        where = dict(ann_file=place, data_prefix=dict(img=_images(cfg, data, root, 'unlabelled', place)))
+    loader.dataset = _unlabelled(loader.dataset, root, where)
+
+
+def _unlabelled(dataset: dict, root: str, where: dict) -> ConfigDict:
+    """The data set of images without labels on the files given, inside the wrappers that it has."""
+    dataset = ConfigDict(dataset)
+    if isinstance(dataset.get('dataset'), dict):
+        dataset.dataset = _unlabelled(dataset.dataset, root, where)
+        return dataset
+    if dataset.get('datasets'):
+        return _unlabelled(dataset.datasets[0], root, where)
+    kept = {key: dataset[key] for key in KEPT if key in dataset and key != 'filter_cfg'}
+    return ConfigDict(kept, type='UnlabelledImages', data_root=root, **where)
+
+
 def _first(cfg: Config, part: str) -> dict:
     return next(_leaves((cfg.get(f'{part}_dataloader') or {}).get('dataset') or {}))
 
@@ -157,12 +198,12 @@ def _images(cfg: Config, data: dict, root: str, part: str, ann_file: str) -> str
     """Folder of the images of a part, relative to ``root`` or absolute, with a slash at its end."""
     given = data.get('images')
     if isinstance(given, dict):
-        if set(given) - {'train', 'val', 'test'}:
-            raise ConfigError(f'data.images: found the keys {sorted(given)}; train, val and test are known')
+        if set(given) - {'train', 'val', 'test', 'unlabelled'}:
+            raise ConfigError(f'data.images: found the keys {sorted(given)}; train, val, test and unlabelled are known')
         given = given.get(part, given.get('val') if part == 'test' else None)
     if given is not None:
         return given if isinstance(given, str) and not given else osp.join(_text('data.images', given), '')
-    images = _coco(osp.join(root, ann_file))['images']
+    images = _coco(osp.join(root, ann_file), ('images',))['images']
     own = (_first(cfg, part).get('data_prefix') or {}).get('img')
     tried = [own] if isinstance(own, str) else []
     tried += ['images/', '', osp.join(osp.dirname(ann_file), ''), f'images/{part}/', f'{part}/']
@@ -175,26 +216,26 @@ def _images(cfg: Config, data: dict, root: str, part: str, ann_file: str) -> str
 
 
 @cache
-def _coco_of(path: str, stamp: tuple) -> dict:
+def _coco_of(path: str, needed: tuple[str, ...], stamp: tuple) -> dict:
     try:
         with open(path, encoding='utf-8') as file:
             coco = json.load(file)
     except (ValueError, UnicodeDecodeError) as error:
         raise DataError(f'data: {path!r} is not JSON ({error})') from error
-    if not isinstance(coco, dict) or not all(isinstance(coco.get(key), list) for key in ('images', 'categories')):
+    if not isinstance(coco, dict) or not all(isinstance(coco.get(key), list) for key in needed):
         raise DataError(f'data: {path!r} is not in COCO\'s format; it needs "images", "annotations" and "categories"')
-    return dict(images=coco['images'][:1], categories=coco['categories'])
+    return dict(images=coco.get('images', [])[:1], categories=coco.get('categories'))
 
 
-def _coco(path: str) -> dict:
+def _coco(path: str, needed: tuple[str, ...]) -> dict:
     if not osp.isfile(path):
         raise DataError(f'data: there is no annotation file {path!r}')
-    return _coco_of(path, (osp.getmtime(path), osp.getsize(path)))
+    return _coco_of(path, needed, (osp.getmtime(path), osp.getsize(path)))
 
 
 def _classes(classes: Any, train: str) -> tuple[str, ...]:
     if classes == AUTO:
-        names = [category.get('name') for category in _coco(train)['categories'] if isinstance(category, dict)]
+        names = [category.get('name') for category in _coco(train, ('images', 'categories'))['categories'] if isinstance(category, dict)]
         where = f'data.classes=\'auto\': the categories of {train!r}'
     elif isinstance(classes, str):
         if not osp.isfile(classes):
@@ -223,8 +264,8 @@ def _placed(dataset: dict, root: str, ann_file: str, images: str, classes: tuple
     if kind != 'CocoDataset':
         print_log(f'data: {kind} of the config becomes CocoDataset', 'current')
         dataset = ConfigDict({key: dataset[key] for key in KEPT if key in dataset}, type='CocoDataset')
-    dataset.update(data_root=root, ann_file=ann_file, metainfo=dict(classes=classes),
-                   data_prefix={**(dataset.get('data_prefix') or {}), 'img': images})
+    dataset.update(data_root=root, ann_file=ann_file, data_prefix={**(dataset.get('data_prefix') or {}), 'img': images})
+    dataset['metainfo'] = ConfigDict(classes=classes)  # whole: another set's colours are as many as its classes
     return dataset
 
 

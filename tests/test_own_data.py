@@ -6,8 +6,10 @@ import shutil
 import pytest
 import torch
 from conftest import build, faster_rcnn_cfg, run_tool, save_checkpoint
+from mmdet.registry import DATASETS
 from mmengine.config import Config
 from mmengine.hub import get_config
+from mmengine.registry import DefaultScope
 
 from kd_det.cli import plan
 from kd_det.cli.changes import changed_config
@@ -113,6 +115,72 @@ def test_nothing_is_read_where_all_is_given(tmp_path):
     cfg = load_config(path)
     assert cfg.model.bbox_head.num_classes == 2 and cfg.test_evaluator.ann_file == '/else/v.json'
     assert cfg.test_dataloader.dataset.data_prefix.img == 'v/'
+
+
+# -- images without labels ----------------------------------------------------------------------------------------
+STREAM = "unlabelled_dataloader = dict(batch_size=2, dataset={dataset!r})\n"
+
+
+def with_stream(tmp_path, dataset, **data) -> str:
+    path = write(tmp_path, 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py', images='photos', **data)
+    with open(path, 'a') as file:
+        file.write(STREAM.format(dataset=dataset))
+    return path
+
+
+PIPELINE = [dict(type='LoadImageFromFile'), dict(type='Resize', scale=(64, 48)), dict(type='PackDetInputs')]
+LISTED = dict(type='UnlabelledImages', data_root='data/other/', ann_file='annotations/rest.json',
+              data_prefix=dict(img='train2017/'), pipeline=PIPELINE)
+FOLDER = dict(type='UnlabelledImages', data_prefix=dict(img='/other/more/'), pipeline=PIPELINE)
+
+
+@pytest.mark.parametrize('dataset, there, asked, ann_file, folder', [
+    (LISTED, 'annotations/rest.json', None, 'annotations/rest.json', 'photos/'),  # as the config calls it
+    (LISTED, 'rest_of_mine.json', 'rest_of_mine.json', 'rest_of_mine.json', 'photos/'),
+    (FOLDER, 'more/', 'more', '', 'more/'),
+    (FOLDER, 'unlabelled/', None, '', 'unlabelled/'),                               # of the usual places
+    (dict(type='RepeatDataset', times=2, dataset=LISTED), 'unlabelled.json', None, 'unlabelled.json', 'photos/'),
+    (dict(LISTED, type='CocoDataset', filter_cfg=dict(min_size=2)), 'unlabelled/', None, '', 'unlabelled/')])
+def test_the_key_sets_images_without_labels(place, tmp_path, dataset, there, asked, ann_file, folder):
+    """They are read from there: as many as the folder or the file has; pipelines and wrappers stay."""
+    names = sorted(path.name for path in (place / 'photos').iterdir())[:3]
+    if there.endswith('/'):
+        (place / there).mkdir(parents=True)
+        for name in names:
+            shutil.copy(place / 'photos' / name, place / there)
+    else:
+        (place / there).parent.mkdir(exist_ok=True)
+        (place / there).write_text(json.dumps(dict(images=[dict(id=i, file_name=name) for i, name in enumerate(names)])))
+    asked = {} if asked is None else dict(unlabelled=asked)
+    found = load_config(with_stream(tmp_path, dataset, root=str(place), **asked)).unlabelled_dataloader
+    assert found.batch_size == 2 and found.dataset.type == ('RepeatDataset' if 'times' in dataset else 'UnlabelledImages')
+    inner = found.dataset.get('dataset', found.dataset)
+    assert (inner.data_root, inner.ann_file, inner.data_prefix.img) == (f'{place}/', ann_file, folder)
+    assert inner.pipeline == PIPELINE and 'filter_cfg' not in inner
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        read = DATASETS.build(inner)
+    assert [read.get_data_info(i)['img_path'] for i in range(len(read))] == [f'{place}/{folder}{name}' for name in names]
+
+
+def test_images_without_labels_that_are_not_there(place, tmp_path):
+    """The labelled images are not taken for them: those for evaluation are among them."""
+    with pytest.raises(DataError, match=r'data\.unlabelled: not given, and .*/mine/. holds none of annotations/rest\.json, '
+                                        r'unlabelled\.json.*data\.unlabelled=\.\.\.'):
+        load_config(with_stream(tmp_path, LISTED, root=str(place)))
+    with pytest.raises(DataError, match=r'data\.unlabelled: .*holds none of nowhere;'):
+        load_config(with_stream(tmp_path, LISTED, root=str(place), unlabelled='nowhere'))
+    (place / 'empty').mkdir()
+    plain = write(tmp_path, 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py', root=str(place), images='photos',
+                  unlabelled='empty')
+    with pytest.raises(ConfigError, match=r"data\.unlabelled: found 'empty', and the config has no unlabelled_dataloader"):
+        load_config(plain)
+
+
+def test_another_sets_colours_do_not_stay(place, tmp_path):
+    """MMDetection's visualizer needs a colour for every class; a shipped config has as many as its own set."""
+    cfg = load_config(write(tmp_path, 'kd_det::faster_rcnn/faster-rcnn_lite0_fpn-c64_8e_vehicles-208x208.py',
+                            root=str(place), images='photos', classes=list('abcdefg')))
+    assert cfg.train_dataloader.dataset.metainfo == dict(classes=tuple('abcdefg'))
 
 
 @pytest.mark.parametrize('data, words', [
