@@ -48,8 +48,9 @@ def expand_data(cfg: Config) -> None:
     - ``unlabelled``: for a config with an ``unlabelled_dataloader``, the folder of its images or a COCO file that names
       them, below ``root`` or absolute (default: the config's own where it is there, else the first of :data:`UNLABELLED`).
 
-    It sets ``data_root``, every data set below the three loaders and ``unlabelled_dataloader`` (one that is no CocoDataset becomes one, several joined
-    ones become one), ``metainfo.classes``, the evaluators' ``ann_file`` and ``num_classes`` of every head but the RPN's.
+    It sets ``data_root``, every data set below the three loaders and ``unlabelled_dataloader`` (one that is no CocoDataset
+    becomes one, several joined ones become one), ``metainfo.classes``, the evaluators' ``ann_file`` and ``num_classes`` of
+    every head but the RPN's.
 
     Raises:
         ConfigError: unknown keys and values that cannot be meant.
@@ -235,7 +236,8 @@ def _coco(path: str, needed: tuple[str, ...]) -> dict:
 
 def _classes(classes: Any, train: str) -> tuple[str, ...]:
     if classes == AUTO:
-        names = [category.get('name') for category in _coco(train, ('images', 'categories'))['categories'] if isinstance(category, dict)]
+        found = _coco(train, ('images', 'categories'))['categories']
+        names = [category.get('name') for category in found if isinstance(category, dict)]
         where = f'data.classes=\'auto\': the categories of {train!r}'
     elif isinstance(classes, str):
         if not osp.isfile(classes):

@@ -19,6 +19,8 @@ SUMMARY = 'distil a student on a folder of your own images, in one command'
 EXAMPLES = """
   kd-det distill --data photos --teacher TEACHER.py teacher.pth --student STUDENT.py --dry-run
   kd-det distill --data photos --teacher TEACHER.py teacher.pth --student STUDENT.py --out distilled_photos
+  kd-det distill --data photos --teacher TEACHER.py --student STUDENT.py      # no teacher yet: it is trained first
+  kd-det distill ... --student-size 320x240 --teacher-scale 2                  # the teacher sees 640x480
   kd-det distill ... --method pkd --epochs 30 --teacher-epochs 12 --cfg-options model.backbone.depth=34
 
   DIR holds images with COCO JSON, VOC XML or YOLO txt annotations. The same command again goes on where it stopped.
@@ -39,6 +41,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='of the fine-tuning of the teacher (default: by the size of the data set where its classes '
                              'differ, else none)')
     parser.add_argument('--batch-size', type=int, metavar='N', help='images a step (default: the student\'s config\'s)')
+    parser.add_argument('--student-size', type=size, metavar='WxH',
+                        help='of the student\'s images (default: its config\'s), for pipelines that resize to one size')
+    parser.add_argument('--teacher-scale', type=int, default=1, metavar='N',
+                        help='the teacher sees each image at N times the student\'s size, from its own pixels (default 1)')
     parser.add_argument('--seed', type=int, default=0, help='of every training (default 0)')
     parser.add_argument('--amp', action='store_true', help='automatic mixed precision')
     parser.add_argument('--onnx', action='store_true', help='export an ONNX file too, verified with ONNX Runtime')
@@ -58,7 +64,8 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError(f'--teacher: found {" ".join(args.teacher)}; CONFIG CHECKPOINT is expected, or CONFIG alone')
     config, checkpoint = [*args.teacher, None][:2]
     request = Request(config, checkpoint, args.student, out, args.method, args.epochs, args.teacher_epochs, args.batch_size,
-                      args.seed, args.amp, args.cfg_options or {}, args.onnx, args.overwrite)
+                      args.seed, args.amp, args.cfg_options or {}, args.onnx, args.overwrite, args.student_size,
+                      args.teacher_scale)
     if args.onnx:
         check_packages()
     plan = make_plan(request, prepared_of(args, args.data))
@@ -73,6 +80,14 @@ def run(args: argparse.Namespace) -> int:
     if done:
         progress(result(plan))
     return 0 if done else 1
+
+
+def size(text: str) -> tuple[int, int]:
+    """'320x240' -> (320, 240)."""
+    sides = text.lower().split('x')
+    if len(sides) != 2 or not all(side.isdecimal() for side in sides):
+        raise argparse.ArgumentTypeError(f'{text!r}: WIDTHxHEIGHT in pixels is expected, such as 320x240')
+    return int(sides[0]), int(sides[1])
 
 
 def progress(text: str) -> None:

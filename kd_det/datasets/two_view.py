@@ -1,5 +1,6 @@
 """One augmentation, two resolutions: the student's view and the teacher's of the same image."""
 import copy
+from collections.abc import Sequence
 
 import torch
 from mmdet.registry import DATASETS, TRANSFORMS
@@ -13,6 +14,26 @@ from ..random_state import cpu_random_state, set_cpu_random_state
 SIZE_FREE = {'LoadImageFromFile', 'LoadAnnotations', 'FilterAnnotations', 'RandomFlip', 'PhotoMetricDistortion',
              'PackDetInputs'}
 RESIZES = {'Resize', 'RandomResize', 'RandomChoiceResize', 'FixScaleResize', 'ResizeShortestEdge'}
+
+
+def check_pipeline(pipeline: Sequence[dict], key: str) -> list[bool]:
+    """Whether a pipeline can be repeated at another resolution; which of its steps resize.
+
+    Args:
+        key: where it stands, for the message.
+
+    Raises:
+        ConfigError: a transform whose draws depend on the image size; none that resizes.
+    """
+    names = [str(transform['type']).rsplit('.', 1)[-1] for transform in pipeline]
+    for name in names:
+        if name not in SIZE_FREE | RESIZES:
+            raise ConfigError(f'{key}: {name} cannot be repeated at another resolution; usable are '
+                              f'{sorted(SIZE_FREE | RESIZES)}')
+    if not RESIZES & set(names):
+        raise ConfigError(f'{key}: nothing resizes the image, so both views would have its own size; one of '
+                          f'{sorted(RESIZES)} is expected')
+    return [name in RESIZES for name in names]
 
 
 class TwoViewDataset:
@@ -42,18 +63,10 @@ class TwoViewDataset:
         if pipeline is None:
             raise ConfigError(f'TwoViewDataset.dataset: {dataset.get("type")} has no pipeline of its own; wrap the inner '
                               'data set')
-        for transform in pipeline:
-            name = str(transform['type']).rsplit('.', 1)[-1]
-            if name not in SIZE_FREE | RESIZES:
-                raise ConfigError(f'TwoViewDataset.dataset.pipeline: {name} cannot be repeated at another resolution; '
-                                  f'usable are {sorted(SIZE_FREE | RESIZES)}')
+        self.is_resize = check_pipeline(pipeline, 'TwoViewDataset.dataset.pipeline')
         self.scale_factor = scale_factor
         self.dataset: BaseDataset = DATASETS.build({**dataset, 'pipeline': []})
         self.transforms = Compose(copy.deepcopy(list(pipeline))).transforms
-        self.is_resize = [str(t['type']).rsplit('.', 1)[-1] in RESIZES for t in pipeline]
-        if not any(self.is_resize):
-            raise ConfigError(f'TwoViewDataset.dataset.pipeline: nothing resizes the image, so both views would have its '
-                              f'own size; one of {sorted(RESIZES)} is expected')
         self.shared = self.is_resize.index(True)  # transforms before the first resize
         self.resize = TRANSFORMS.build(dict(type='Resize', scale=(1, 1), keep_ratio=False))
 

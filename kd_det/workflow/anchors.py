@@ -1,6 +1,6 @@
 """The anchors' scale, where a data set's objects are far from COCO's sizes."""
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 
 import torch
@@ -68,6 +68,43 @@ def anchor_scale(model: dict, pipeline: Sequence[dict], sides: Sequence[tuple[fl
     if new != old:
         reason += f', {served[new]:.0%} at {new:g}'
     return Scale(f'{path}.{key}', old, new, reason)
+
+
+def of_both(student: Scale | None, teacher: Scale | None, trained: bool
+            ) -> tuple[tuple[Scale | None, Scale | None], list[str]]:
+    """The scales of student and teacher, and what is to be said of them.
+
+    Heads of one kind are compared anchor by anchor, so they get one scale: the student's new one, or, where the teacher is
+    taken as it comes, the teacher's. Heads of two kinds get theirs each.
+
+    Args:
+        student, teacher: as :func:`anchor_scale` finds them.
+        trained: whether the teacher is trained here.
+    """
+    said = []
+    if student is not None and teacher is not None and student.path == teacher.path:
+        if trained:
+            return (student, replace(teacher, new=student.new)), [_words(student, 'in teacher and student')]
+        fixed = replace(student, new=teacher.old)
+        if fixed.changed:
+            said = [_words(fixed, 'in the student: the teacher\'s, which is taken as it comes')]
+        elif student.changed:
+            said = [f'anchors: scale {student.old:g} stays, because the teacher is taken as it comes; {student.reason}. '
+                    '--teacher-epochs N fine-tunes it, and sets both']
+        else:
+            said = [_words(student, '')]
+        return (fixed, None), said
+    if student is not None:
+        said.append(_words(student, 'in the student'))
+    if teacher is not None and trained:
+        said.append(_words(teacher, 'in the teacher'))
+    return (student, teacher if trained else None), said
+
+
+def _words(scale: Scale, where: str) -> str:
+    if not scale.changed:
+        return f'anchors: scale {scale.old:g} stays; {scale.reason}'
+    return f'ANCHORS: scale {scale.old:g} becomes {scale.new:g} {where}; {scale.reason}'
 
 
 def _generator(model: dict) -> tuple[str, dict] | None:

@@ -10,9 +10,8 @@ from ..shipped import FOLDER, PREFIX, config_file
 from .anchors import Scale
 from .config_text import config_text, merged, nested
 from .request import Request
+from .resolution import LOADERS, pipeline_of
 from .schedule import SWITCHES, Schedule
-
-LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
 
 class Places:
@@ -65,16 +64,20 @@ def student_text(request: Request, cfg: Config, data: dict, plan: Schedule, scal
     """The plain student: the user's config, the data set, its schedule and perhaps its anchors."""
     content = merged(dict(_base_=base_of(request.student), **_common(cfg, request, data)), plan.changes)
     content = merged(content, _anchors(scale, scale is not None and scale.changed))
+    if request.student_size is not None:
+        sets = {key: dict(dataset=dict(_delete_=True, **_plain(cfg[key].dataset))) for key in LOADERS if cfg.get(key)}
+        content = merged(content, sets)
     content = merged(merged(content, _mixed(request)), nested(request.options))
     return config_text(f'The plain student. {plan.text}.', content)
 
 
 def teacher_text(request: Request, cfg: Config, student: Config, data: dict, plan: Schedule | None, scale: Scale | None,
                  start: str) -> str:
-    """The teacher: as it comes (``plan`` None), or trained on the images as the student sees them.
+    """The teacher: as it comes (``plan`` None), or trained on the images as they will reach it.
 
     Args:
-        cfg, student: their configs, resolved on the data set.
+        cfg: the teacher's config.
+        student: the student's, resolved on the data set; of the size that the teacher sees.
         scale: the student's anchors, for both.
         start: the weights that fine-tuning starts from; without a checkpoint its config's own count.
     """
@@ -95,7 +98,8 @@ def teacher_text(request: Request, cfg: Config, student: Config, data: dict, pla
             content['custom_hooks'] = hooks
     content = merged(content, _mixed(request))
     doing = 'fine-tuned' if request.checkpoint else 'trained'
-    return config_text(f'The teacher, {doing} on the images as the student sees them. {plan.text}.', content)
+    size = f', at {request.teacher_scale} times the size' if request.teacher_scale > 1 else ''
+    return config_text(f'The teacher, {doing} on the images as the student sees them{size}. {plan.text}.', content)
 
 
 def _without_own_weights(model: dict) -> dict[str, Any]:
@@ -113,15 +117,19 @@ def identity(checkpoint: str) -> str:
     return f'{osp.abspath(checkpoint)}, {osp.getsize(checkpoint)} bytes'
 
 
-def distilled_text(added: dict[str, Any], what: str, weights: str) -> str:
+def distilled_text(added: dict[str, Any], what: str, weights: str, views: dict[str, Any] | None = None) -> str:
     """What distillation adds to the student.
 
     Args:
         added: of ``model``.
         what: the method, for the comment.
         weights: what tells this teacher from another: a run of another one is another run.
+        views: the train data set, where it brings the teacher a view of its own.
     """
-    return config_text(f'The distilled student: {what}.', dict(_base_='./student.py', model=added, teacher_weights=weights))
+    content = dict(_base_='./student.py', model=added, teacher_weights=weights)
+    if views is not None:
+        content['train_dataloader'] = dict(dataset=dict(_delete_=True, **views))
+    return config_text(f'The distilled student: {what}.', content)
 
 
 def _plain(value: Any) -> Any:
@@ -129,13 +137,7 @@ def _plain(value: Any) -> Any:
 
 
 def _pipelines(cfg: Config) -> list:
-    found = []
-    for key in LOADERS:
-        dataset = (cfg.get(key) or {}).get('dataset') or {}
-        while dataset.get('pipeline') is None and isinstance(dataset.get('dataset'), dict):
-            dataset = dataset['dataset']
-        found.append(dataset.get('pipeline'))
-    return found
+    return [pipeline_of((cfg.get(key) or {}).get('dataset') or {}) for key in LOADERS]
 
 
 def _switching(own: list, student: list) -> list[dict] | None:

@@ -93,9 +93,10 @@ def distil_model(name: str, student: dict, teacher: dict, source: dict) -> dict[
     return {'type': added.pop('type'), 'teacher': {**source, **method.teacher(teacher)}, **added}
 
 
-def why_not(name: str, student: dict, teacher: dict) -> str | None:
+def why_not(name: str, student: dict, teacher: dict, scale: int = 1) -> str | None:
     """Why a method does not suit a pair, in the words of the build that refuses it; None: it suits."""
-    added = distil_model(name, student, teacher, dict(config=dict(model=ConfigDict(teacher).to_dict())))
+    source = dict(config=dict(model=ConfigDict(teacher).to_dict()))
+    added = distil_model(name, student, teacher, {**source, 'scale_factor': scale} if scale > 1 else source)
     model = ConfigDict(student).to_dict()
     model = ConfigDict({**model, **added, 'student_type': model['type']})
     try:
@@ -106,11 +107,12 @@ def why_not(name: str, student: dict, teacher: dict) -> str | None:
     return None
 
 
-def chosen(name: str | None, student: dict, teacher: dict) -> str:
+def chosen(name: str | None, student: dict, teacher: dict, scale: int = 1) -> str:
     """The method asked for, or the first of :data:`PREFERRED` that suits.
 
     Args:
         student, teacher: the ``model`` of their configs.
+        scale: sides of the teacher's images over the student's.
 
     Raises:
         ConfigError: no such method; it does not suit the pair (those that do are listed); none does.
@@ -120,12 +122,12 @@ def chosen(name: str | None, student: dict, teacher: dict) -> str:
         raise ConfigError(f'--method {name}: unknown; known are {", ".join(METHODS)}')
     reasons = {}
     for one in (name,) if name else PREFERRED:
-        reasons[one] = why_not(one, student, teacher)
+        reasons[one] = why_not(one, student, teacher, scale)
         if reasons[one] is None:
             return one
     if name is None:
         raise ConfigError('--teacher, --student: no method suits this pair: '
                           + '; '.join(f'{one}: {reason}' for one, reason in reasons.items()))
-    others = [one for one in METHODS if one != name and why_not(one, student, teacher) is None]
+    others = [one for one in METHODS if one != name and why_not(one, student, teacher, scale) is None]
     raise ConfigError(f'--method {name} does not suit this pair: {reasons[name]}. '
                       + (f'These do: {", ".join(others)}' if others else 'None of the others does either'))

@@ -11,6 +11,7 @@ from ..config import distilled, load_config
 from ..errors import ConfigError
 from ..mydata.prepare import Prepared, texts, write_all
 from .anchors import Scale, anchor_scale
+from .anchors import of_both as anchors_of_both
 from .configs import (
     Places,
     data_key,
@@ -23,6 +24,8 @@ from .configs import (
 from .fine_tuning import Teacher, begins_with, of_classes, read_teacher, write_start
 from .methods import METHODS, chosen, distil_model
 from .request import Request
+from .resolution import enlarged, set_size, test_pipeline, two_views
+from .resolution import words as resolution_words
 from .schedule import Schedule, schedule
 from .stages import Making, Stage, Training
 
@@ -95,6 +98,8 @@ def make_plan(request: Request, prepared: Prepared) -> Plan:
     student = _own('--student', request.student, request.options)
     teacher = _own('--teacher', request.teacher)
     refuse_masks(student, prepared)
+    if request.student_size is not None:
+        set_size(student, request.student_size, '--student-size')
     plan = Plan(request, prepared, Places(request.out),
                 read_teacher(teacher, request.checkpoint) if request.checkpoint else None)
     _order_classes(plan)
@@ -103,19 +108,20 @@ def make_plan(request: Request, prepared: Prepared) -> Plan:
     ours = schedule(student, images, request.epochs, request.batch_size)
     theirs = schedule(teacher, images, request.teacher_epochs or None,
                       request.batch_size or ours.batch) if fine_tuning else None
-    scale = anchor_scale(student.model, _test_pipeline(student), prepared.sides)
+    scales, said = anchors_of_both(
+        anchor_scale(student.model, test_pipeline(student), prepared.sides),
+        anchor_scale(teacher.model, test_pipeline(enlarged(student, request.teacher_scale)), prepared.sides), fine_tuning)
     if plan.teacher is None:
         plan.decisions.append(f'teacher: no checkpoint is given; it is trained first, from {begins_with(teacher)}')
     elif fine_tuning:
         plan.fine_tunes = of_classes(teacher) if _differ(plan) else []
         plan.decisions.append(_taken_over(plan))
-    plan.decisions += _anchor_words(scale, fine_tuning)
-    if scale is not None and not fine_tuning:
-        scale = None
+    plan.decisions += resolution_words(student, teacher, request.teacher_scale, fine_tuning)
+    plan.decisions += said
     plan.decisions.append(f'student: {ours.text}')
     if theirs is not None:
         plan.decisions.append(f'teacher: {theirs.text}')
-    _texts(plan, student, teacher, ours, theirs, scale)
+    _texts(plan, student, teacher, ours, theirs, scales)
     _stages(plan, ours, theirs)
     return plan
 
@@ -172,26 +178,8 @@ def _taken_over(plan: Plan) -> str:
         f'tensors are taken over, those that hang on the classes start anew: {", ".join(names)}'
 
 
-def _anchor_words(scale: Scale | None, fine_tuning: bool) -> list[str]:
-    if scale is None:
-        return []
-    if not scale.changed:
-        return [f'anchors: scale {scale.old:g} stays; {scale.reason}']
-    if not fine_tuning:
-        return [f'anchors: scale {scale.old:g} stays, because the teacher is taken as it comes; {scale.reason}. '
-                '--teacher-epochs N fine-tunes it, and sets both']
-    return [f'ANCHORS: scale {scale.old:g} becomes {scale.new:g} in teacher and student; {scale.reason}']
-
-
-def _test_pipeline(cfg: Config) -> list[dict]:
-    dataset = (cfg.get('test_dataloader') or cfg.val_dataloader).dataset
-    while dataset.get('pipeline') is None and isinstance(dataset.get('dataset'), dict):
-        dataset = dataset['dataset']
-    return dataset.get('pipeline') or []
-
-
 def _texts(plan: Plan, student: Config, teacher: Config, ours: Schedule, theirs: Schedule | None,
-           scale: Scale | None) -> None:
+           scales: tuple[Scale | None, Scale | None]) -> None:
     """The files' texts, and the configs that they mean, read from copies in a folder of their own."""
     request, places = plan.request, plan.places
     data = data_key(plan.prepared, places)
@@ -204,10 +192,11 @@ def _texts(plan: Plan, student: Config, teacher: Config, ours: Schedule, theirs:
                 file.write(text)
             plan.configs[name] = load_config(copy)
             return plan.configs[name]
-        seen = resolved('student', student_text(request, student, data, ours, scale))
-        taught = resolved('teacher', teacher_text(request, teacher, seen, data, theirs, scale,
+        seen = resolved('student', student_text(request, student, data, ours, scales[0]))
+        times = request.teacher_scale
+        taught = resolved('teacher', teacher_text(request, teacher, enlarged(seen, times), data, theirs, scales[1],
                                                   places('teacher_start.pth')))
-        method = chosen(request.method, seen.model, taught.model)
+        method = chosen(request.method, seen.model, taught.model, times)
         plan.decisions.append(f'method: {method}, {METHODS[method].what}'
                               + ('' if request.method else '; the default for such a pair, --method NAME takes another'))
         checkpoint = osp.join(places('teacher'), f'epoch_{theirs.epochs}.pth') if theirs else request.checkpoint
@@ -216,8 +205,12 @@ def _texts(plan: Plan, student: Config, teacher: Config, ours: Schedule, theirs:
         weights = identity(request.checkpoint) if request.checkpoint else begins_with(teacher)
         weights += f', fine-tuned: {theirs.text}' if theirs else ''
         source = dict(config=places.config('teacher'), checkpoint=checkpoint)
+        views = None
+        if times > 1:
+            source['scale_factor'] = times
+            views = two_views(seen.train_dataloader.dataset.to_dict(), times, '--teacher-scale')
         added = distil_model(method, seen.model, taught.model, source)
-        resolved('distilled', distilled_text(added, METHODS[method].what, weights))
+        resolved('distilled', distilled_text(added, METHODS[method].what, weights, views))
 
 
 def _stages(plan: Plan, ours: Schedule, theirs: Schedule | None) -> None:

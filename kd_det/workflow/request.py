@@ -23,6 +23,8 @@ class Request:
         options: ``--cfg-options`` of the student, dotted keys.
         onnx: export an ONNX file too.
         overwrite: replace what is there and differs.
+        student_size: (width, height) of the student's images; None: its config's.
+        teacher_scale: sides of the teacher's images over the student's.
     """
 
     teacher: str
@@ -38,9 +40,13 @@ class Request:
     options: dict[str, Any] = field(default_factory=dict)
     onnx: bool = False
     overwrite: bool = False
+    student_size: tuple[int, int] | None = None
+    teacher_scale: int = 1
 
     def __post_init__(self) -> None:
-        for flag, least in (('epochs', 1), ('teacher_epochs', 0), ('batch_size', 1)):
+        for flag, least in (('epochs', 1), ('teacher_epochs', 0), ('batch_size', 1), ('teacher_scale', 1)):
             value = getattr(self, flag)
             if value is not None and value < least:
                 raise ConfigError(f'--{flag.replace("_", "-")} {value}: at least {least}')
+        if self.student_size is not None and min(self.student_size) < 32:
+            raise ConfigError(f'--student-size {self.student_size[0]}x{self.student_size[1]}: at least 32x32')

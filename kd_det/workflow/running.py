@@ -1,6 +1,7 @@
 """Run the stages that are not done, one after the other, as processes of their own."""
 import os
 import os.path as osp
+import re
 import signal
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from ..compare.progress import last_progress, tail
 from .planning import Plan, duration
-from .stages import DONE, Stage, Training
+from .stages import DONE, RESUME, Stage, Training
 
 REPORT_SECONDS = 15.0
 STOP_SECONDS = 60.0  # a step, a checkpoint and the end of the workers
@@ -75,6 +76,8 @@ def run(plan: Plan, say: Callable[[str], None] = print) -> bool:
         log = osp.join(logs, f'{stage.name}.log')
         say(f'{title} {state}: {stage.what}; {log}')
         rest = [one for one, before in zip(plan.stages[i + 1:], states[i + 1:]) if before != DONE]
+        if isinstance(stage, Training):
+            stage.resumed = state == RESUME
         begin = time.monotonic()
         status = launch(stage.arguments(state), log, lambda log=log, rest=rest, title=title, stage=stage, begin=begin:
                        say(f'{title}: {_progress(log, stage, rest, begin)}'))
@@ -89,6 +92,31 @@ def run(plan: Plan, say: Callable[[str], None] = print) -> bool:
 def _progress(log: str, stage: Stage, rest: Sequence[Stage], begin: float) -> str:
     text = last_progress(log) if isinstance(stage, Training) else tail(log, 1).strip()[:100] or 'starting'
     if stage.seconds is not None:
-        left = max(stage.seconds - (time.monotonic() - begin), 0) + sum(one.seconds or 0.0 for one in rest)
-        text += f'; all stages: about {duration(left)} left'
+        text += f'; all stages: about {duration(seconds_left(stage, text, time.monotonic() - begin, rest))} left'
     return text
+
+
+def seconds_left(stage: Stage, text: str, elapsed: float, rest: Sequence[Stage]) -> float:
+    """Of a stage that has run for ``elapsed`` seconds, and of those after it.
+
+    What was estimated counts until a twentieth of a training is done; from then on the pace that is seen, of the stages
+    after it too: a machine that others use is slower than the few steps that were measured on it.
+
+    Args:
+        text: the stage's progress, as :func:`kd_det.compare.progress.last_progress` says it.
+    """
+    after = sum(one.seconds or 0.0 for one in rest)
+    part = share_done(text, stage.epochs) if isinstance(stage, Training) and not stage.resumed else 0.0
+    if part < 0.05:
+        return max(stage.seconds - elapsed, 0) + after
+    whole = elapsed / part
+    return whole - elapsed + after * whole / max(stage.seconds, 1e-9)
+
+
+def share_done(text: str, epochs: int) -> float:
+    """How much of a training is done, by its progress: 'train [2][30/110] eta ...' is (1 + 30 / 110) / epochs."""
+    found = re.match(r'(train|val) \[(\d+)\]\[(\d+)/(\d+)\]', text)
+    if not found:
+        return 0.0
+    epoch, step, steps = map(int, found.groups()[1:])
+    return min((epoch if found[1] == 'val' else epoch - 1 + step / steps) / epochs, 1.0)

@@ -28,6 +28,7 @@ class Training:
         epochs, steps: of the training; steps of one epoch.
         evaluations: how often it is validated.
         seconds: estimated; None: not measured.
+        resumed: whether it goes on, so that its time says nothing of its pace.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Training:
     steps: int
     evaluations: int
     seconds: float | None = None
+    resumed: bool = False
 
     @property
     def command(self) -> list[str]:

@@ -1,6 +1,7 @@
 """From a folder to an exported student: every stage a command of its own; stopped runs go on; nothing is lost."""
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -161,6 +162,40 @@ def test_fine_tuning_starts_from_everything_but_the_classes(data, tmp_path):
         planned((pair[0], other, pair[2]), data['coco'], teacher_epochs=1).write()
 
 
+def test_a_teacher_without_a_checkpoint_is_trained_first(pairs, data, tmp_path):
+    """From what its config begins with, which stays in its config; the flag alone is enough on the command line."""
+    teacher, _, student = pairs['faster']
+    plan = planned((teacher, None, student), data['coco'], teacher_epochs=2)
+    assert [stage.name for stage in plan.stages] == ['teacher', 'student', 'distilled', 'compare', 'export']
+    assert any('no checkpoint is given; it is trained first, from RANDOM WEIGHTS' in line for line in plan.decisions)
+    assert plan.stages[0].what == 'train the teacher, epochs: 2'
+    assert plan.configs['distilled'].model.teacher.checkpoint == str(tmp_path / 'out' / 'teacher' / 'epoch_2.pth')
+    plan.write()
+    assert not Path('out/teacher_start.pth').exists() and not plan.configs['teacher'].get('load_from')
+    text = Path(teacher).read_text()
+    for more, words, kept in (
+            ("model['backbone'].update(init_cfg=dict(type='Pretrained', checkpoint='torchvision://resnet18'))",
+             r'from the backbone torchvision://resnet18', lambda cfg: cfg.model.backbone.init_cfg.checkpoint),
+            ("load_from = 'of_coco.pth'", r'from of_coco\.pth \(load_from', lambda cfg: cfg.load_from),
+            ("model['backbone'] = dict(type='TimmBackbone', model_name='resnet18', checkpoint='own.pth')\n"
+             "model['neck'].update(in_channels='auto')", r'from the backbone own\.pth',
+             lambda cfg: cfg.model.backbone.checkpoint)):
+        (tmp_path / 'other.py').write_text(f'{text}\n{more}\n')
+        plan = planned(('other.py', None, student), data['coco'], teacher_epochs=2)
+        assert re.search(words, '\n'.join(plan.decisions)) and kept(plan.configs['teacher'])
+    asked = words_without_checkpoint(pairs['faster'], data['coco'])
+    assert call(command, [*asked, '--dry-run', '--no-estimate', '--overwrite']) == 0
+    with pytest.raises(ConfigError, match=r'--teacher-epochs 0: the teacher .*has no checkpoint; give one'):
+        planned((teacher, None, student), data['coco'], teacher_epochs=0)
+    with pytest.raises(ConfigError, match=r'--teacher: found a b c; CONFIG CHECKPOINT is expected, or CONFIG alone'):
+        call(command, ['--data', data['coco'], '--teacher', 'a', 'b', 'c', '--student', student])
+
+
+def words_without_checkpoint(pair, folder):
+    asked = words(pair, folder)
+    return [word for word in asked if word != pair[1]]
+
+
 def test_options_reach_both_students_and_not_the_teacher(pairs, data):
     plan = planned(pairs['faster'], data['coco'], options={'model.train_cfg.rcnn.sampler.num': 16}, seed=5, batch_size=3)
     sizes = {name: cfg.model.train_cfg.rcnn.sampler.num for name, cfg in plan.configs.items()}
@@ -190,6 +225,9 @@ def test_a_method_that_does_not_suit_is_refused_by_name_with_those_that_do(pairs
 def test_a_pair_of_different_kinds_takes_a_feature_method(pairs, data):
     plan = planned((*pairs['faster'][:2], pairs['gfl'][2]), data['coco'])
     assert plan.configs['distilled'].model.terms[0].loss.type == 'PKDLoss'
+    plan = planned((*pairs['gfl'][:2], pairs['faster'][2]), data['coco'])
+    assert plan.configs['distilled'].model.terms[0].loss.type == 'PKDLoss'
+    assert 'rpn_head' not in plan.configs['teacher'].model  # the student's anchors are no business of a dense teacher
 
 
 @pytest.mark.parametrize('name, kind', [

@@ -6,9 +6,11 @@ from mmengine.config import Config
 from mmengine.hub import get_config
 
 from kd_det.errors import ConfigError
-from kd_det.workflow.anchors import anchor_scale, input_scale
+from kd_det.workflow.anchors import Scale, anchor_scale, input_scale, of_both
 from kd_det.workflow.config_text import config_text, merged, nested
+from kd_det.workflow.running import seconds_left, share_done
 from kd_det.workflow.schedule import schedule
+from kd_det.workflow.stages import Making, Training
 
 RESIZE = [dict(type='LoadImageFromFile'), dict(type='Resize', scale=(1333, 800), keep_ratio=True)]
 
@@ -107,3 +109,47 @@ def test_text_reads_back_as_what_it_was(tmp_path):
     assert path.read_text().startswith('# one\n# two\n') and max(map(len, path.read_text().splitlines())) < 150
     assert Config.fromfile(path).to_dict() == content
     assert merged(dict(a=dict(b=1)), dict(a=dict(_delete_=True, c=2))) == dict(a=dict(_delete_=True, c=2))
+
+
+# -- time ---------------------------------------------------------------------------------------------------------
+def stage(seconds, epochs=4, resumed=False):
+    return Training('x', '', 'x.py', 'x', epochs, 110, 1, seconds, resumed)
+
+
+@pytest.mark.parametrize('text, share', [
+    ('starting', 0), ('train [1][55/110] eta 0:01:00', 0.125), ('train [4][110/110] eta 0:00:00', 1),
+    ('val [1][20/188] eta 0:00:10', 0.25), ('val [4][188/188] eta 0:00:00', 1)])
+def test_how_much_of_a_training_is_done(text, share):
+    assert share_done(text, 4) == share
+
+
+def test_time_left_follows_the_pace_that_is_seen():
+    """Twice as slow as estimated: the stages after it will be, too. A beginning, or a run that goes on, says nothing."""
+    rest = [stage(200.), Making('y', '', [], 'y'), stage(100.)]
+    half = 'train [3][0/110] eta 0:01:00'
+    assert seconds_left(stage(400.), half, 400., rest) == pytest.approx(400 + 2 * 300)
+    assert seconds_left(stage(400.), half, 200., rest) == pytest.approx(200 + 300)
+    assert seconds_left(stage(400.), 'train [1][10/110] eta 0:09:00', 90., rest) == pytest.approx(310 + 300)
+    assert seconds_left(stage(400., resumed=True), half, 90., rest) == pytest.approx(310 + 300)
+    assert seconds_left(Making('y', '', [], 'y', seconds=50.), 'train', 80., rest) == pytest.approx(300)
+
+
+# -- anchors of a pair --------------------------------------------------------------------------------------------
+RPN, DENSE = 'rpn_head.anchor_generator.scales', 'bbox_head.anchor_generator.octave_base_scale'
+
+
+@pytest.mark.parametrize('ours, theirs, trained, scales, words', [
+    ((RPN, 8, 3), (RPN, 4, 4), True, (3, 3), ['ANCHORS: scale 8 becomes 3 in teacher and student']),
+    ((RPN, 8, 8), (RPN, 4, 3), True, (8, 8), ['anchors: scale 8 stays; ']),
+    ((RPN, 8, 3), (RPN, 4, 4), False, (4, None), ['ANCHORS: scale 8 becomes 4 in the student: the teacher\'s']),
+    ((RPN, 8, 3), (RPN, 8, 3), False, (8, None), ['anchors: scale 8 stays, because the teacher is taken as it comes']),
+    ((RPN, 8, 8), (RPN, 8, 3), False, (8, None), ['anchors: scale 8 stays; ']),
+    ((RPN, 8, 3), (DENSE, 4, 2), True, (3, 2), ['ANCHORS: scale 8 becomes 3 in the student;',
+                                                'ANCHORS: scale 4 becomes 2 in the teacher;']),
+    ((RPN, 8, 3), (DENSE, 4, 2), False, (3, None), ['ANCHORS: scale 8 becomes 3 in the student;']),
+    (None, (DENSE, 4, 2), True, (None, 2), ['ANCHORS: scale 4 becomes 2 in the teacher;']),
+    (None, None, True, (None, None), [])])
+def test_anchors_of_one_kind_are_of_one_scale(ours, theirs, trained, scales, words):
+    found, said = of_both(*(one and Scale(*one, 'because') for one in (ours, theirs)), trained)
+    assert tuple(one and one.new for one in found) == scales
+    assert len(said) == len(words) and all(line.startswith(text) for line, text in zip(said, words))
