@@ -1,9 +1,12 @@
 """Co-learning of PAA heads: nine candidates per level, one mixture per object, the costs of the network that decides."""
+from dataclasses import replace
+
 import torch
 from mmdet.models.dense_heads import PAAHead
 from torch import Tensor
 
 from ..errors import ConfigError
+from .agreement import agreement
 from .co_learning_step import CoLearningStep, Shares
 from .paa_separation import levels_of, paa_positives, reassigned
 from .record import Call
@@ -25,7 +28,7 @@ class PAACoLearning(CoLearningStep):
         asked = call.arguments
         return asked['label'], asked['label_weight'], asked['bbox_weight'], 0
 
-    def _results(self, first: list[Call], second: list[Call]) -> tuple[list[tuple], Shares | None]:
+    def _results(self, first: list[Call], second: list[Call], compare: bool) -> tuple[list[tuple], Shares | None]:
         sizes = [len(call.arguments['pos_losses']) for call in first]
         gts = [call.arguments['pos_gt_inds'] for call in first]  # (A_i,) each
         levels = [levels_of(call.arguments['pos_inds'], call.arguments['anchors']) for call in first]
@@ -35,7 +38,13 @@ class PAACoLearning(CoLearningStep):
         cells, num_cells = self._cells(gts, levels, num_levels)
         teaches, shares = self._choose(costs, cells, num_cells)
         chosen = torch.where(teaches[cells], costs[0], costs[1])  # (A,)
-        positives = paa_positives(list(chosen.split(sizes)), gts, levels, num_levels, first[0].owner.topk)
+        fitted = [chosen, *costs] if compare and shares else [chosen]  # all of them in one fit
+        images = [image for one in fitted for image in one.split(sizes)]
+        found = paa_positives(images, gts * len(fitted), levels * len(fitted), num_levels, first[0].owner.topk)
+        positives = found[:len(first)]
+        if len(fitted) > 1:
+            own = (torch.cat(found[k * len(first):(k + 1) * len(first)]) for k in (1, 2))
+            shares = replace(shares, agreement=agreement(*own, *_objects(first, gts)))
         return [reassigned(positive, asked['label'], asked['label_weight'], asked['bbox_weight'], asked['pos_inds'],
                            call.owner.num_classes)
                 for positive, call, asked in ((p, c, c.arguments) for p, c in zip(positives, first))], shares
@@ -51,3 +60,9 @@ class PAACoLearning(CoLearningStep):
         if self.granularity == 'object':
             return cells, len(gts) * per_image
         return cells * num_levels + level, len(gts) * per_image * num_levels
+
+
+def _objects(calls: list[Call], gts: list[Tensor]) -> tuple[Tensor, int]:
+    """The object (A,) of each candidate, counted through the batch, and how many objects there are."""
+    counts = [len(call.evidence['ground-truth labels']) for call in calls]
+    return torch.cat([gt + sum(counts[:i]) for i, gt in enumerate(gts)]), sum(counts)

@@ -1,6 +1,6 @@
 """Co-learning of RTMDet heads: columns of the cost matrix from the network that decides about the object."""
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from mmdet.models.task_modules.assigners import AssignResult
@@ -8,6 +8,7 @@ from mmdet.structures.bbox import get_box_tensor
 from torch import Tensor, nn
 
 from ..errors import ConfigError
+from .agreement import agreement
 from .co_learning_step import AllAsked, CoLearningStep, Shares
 from .record import Call, overridden
 
@@ -51,7 +52,8 @@ class RTMDetCoLearning(CoLearningStep):
         call.arguments['matching'] = found[0] if found else None
         return empty
 
-    def _results(self, first: list[Call], second: list[Call]) -> tuple[list[AssignResult], Shares | None]:
+    def _results(self, first: list[Call], second: list[Call],
+                 compare: bool) -> tuple[list[AssignResult], Shares | None]:
         costs, cells, offsets, objects = [], [], [], 0
         for image, (one, other) in enumerate(zip(first, second)):
             offsets.append(objects)
@@ -78,6 +80,8 @@ class RTMDetCoLearning(CoLearningStep):
                 teaches[offsets[image]:offsets[image] + count]  # (G,)
             results.append(self._result(one, _Matching(torch.where(takes, ours.costs, theirs.costs),
                                                        torch.where(takes, ours.overlaps, theirs.overlaps), ours.valid)))
+        if compare and shares:
+            shares = replace(shares, agreement=_agreement(first, second))
         return results, shares
 
     @staticmethod
@@ -106,3 +110,28 @@ class RTMDetCoLearning(CoLearningStep):
             gt_inds[positive] = matched + 1  # the call leaves only positives in the mask
             labels[positive] = gts.labels[matched].long()
         return AssignResult(len(gts), gt_inds, torch.zeros(priors, device=gt_inds.device), labels=labels)
+
+
+def _agreement(first: list[Call], second: list[Call]) -> Tensor:
+    """How far the assignments agree that either network's matching gives; (4,)."""
+    found = []
+    for one, other in zip(first, second):
+        ours, theirs = one.arguments['matching'], other.arguments['matching']
+        if ours is None:
+            continue
+        owner, (priors, objects) = one.owner, ours.costs.shape
+        mine, yours = (_matched(match, owner.topk).flatten() for match in (ours, theirs))  # (V G,)
+        places = torch.arange(objects, device=mine.device).repeat(priors)  # (V G,)
+        found.append(agreement(mine, yours, places, objects))
+    return torch.stack(found).sum(0)
+
+
+def _matched(matching: _Matching, topk: int) -> Tensor:
+    """Mask (V, G) of what ``dynamic_k_matching`` matches, for all objects at once: of each object the k priors of lowest
+    cost, k the sum of its ``topk`` largest IoUs, at least 1; a prior that several objects take serves the cheapest."""
+    costs, overlaps = matching.costs, matching.overlaps
+    k = overlaps.topk(min(topk, len(overlaps)), dim=0).values.sum(0).int().clamp(min=1)  # (G,)
+    rank = costs.sort(dim=0).indices.argsort(dim=0)  # (V, G)
+    taken = rank < k
+    cheapest = torch.zeros_like(taken).scatter_(1, costs.argmin(1, keepdim=True), True)
+    return torch.where(taken.sum(1, keepdim=True) > 1, cheapest, taken)

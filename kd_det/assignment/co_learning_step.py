@@ -14,10 +14,13 @@ Criterion = Callable[[Tensor, Tensor, int], Tensor]
 
 @dataclass
 class Shares:
-    """What a batch's decisions were: ``first_teaches``, the share (0..1) taken by the first network; ``decisions``."""
+    """What a batch's decisions were: ``first_teaches``, the share (0..1) taken by the first network; ``decisions``; and,
+    where it was asked for, ``agreement`` (4,) of the assignments that each network's own costs give
+    (:class:`kd_det.assignment.agreement.Agreement`)."""
 
     first_teaches: Tensor
     decisions: int
+    agreement: Tensor | None = None
 
 
 class AllAsked(Exception):
@@ -50,8 +53,13 @@ class CoLearningStep:
         return calls
 
     @torch.no_grad()
-    def decide(self, first: list[Call], second: list[Call]) -> tuple[Assignments, Shares | None]:
+    def decide(self, first: list[Call], second: list[Call],
+               compare: bool = False) -> tuple[Assignments, Shares | None]:
         """One assignment for both networks, and who made it; None where there was nothing to decide.
+
+        Args:
+            first, second: what each network is asked, an entry an image.
+            compare: also find out how far the two networks' own assignments agree.
 
         Raises:
             AssignmentMismatch: the networks see other priors, ground truths or candidates.
@@ -66,7 +74,7 @@ class CoLearningStep:
                     raise AssignmentMismatch(f'image {image + 1} of the batch: {name}: {tuple(tensor.shape)} in the first '
                                              f'network, {tuple(theirs.shape)} in the second; both need the same prior '
                                              'generator and train_cfg')
-        results, shares = self._results(first, second)
+        results, shares = self._results(first, second, compare)
         decisions = [Decision(call.source, call.evidence, result) for call, result in zip(first, results)]
         return Assignments('CoLAD', decisions), shares
 

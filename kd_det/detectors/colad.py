@@ -23,7 +23,8 @@ class CoLAD(Distiller):
     Args:
         peer (dict): the second network: ``config`` (file, ``mmdet::...``, a whole config or a detector's),
             ``checkpoint`` (None: from scratch, or from its ``init_cfg``) and ``cfg_options``.
-        criterion (dict), granularity (str | None): see :class:`kd_det.terms.co_learning.CoLearning`.
+        criterion (dict), granularity (str | None), agreement_interval (int): see
+            :class:`kd_det.terms.co_learning.CoLearning`.
         **first: ``student_type`` and the first network's own arguments.
 
     Raises:
@@ -34,10 +35,11 @@ class CoLAD(Distiller):
     """
 
     def __init__(self, *args: Any, peer: dict, criterion: dict | None = None, granularity: str | None = None,
-                 **first: Any) -> None:
+                 agreement_interval: int = 10, **first: Any) -> None:
         if not isinstance(peer, dict) or not peer.get('config'):
             raise ConfigError(f'peer: found {peer!r}; config is needed, dict(config=..., checkpoint=None) is expected')
-        self._preset = dict(peer=peer, criterion=criterion, granularity=granularity)
+        self._preset = dict(peer=peer, criterion=criterion, granularity=granularity,
+                            agreement_interval=agreement_interval)
         super().__init__(*args, **first)
 
     def _build_sources(self, teacher: dict | None, sources: dict | None) -> dict:
@@ -46,8 +48,8 @@ class CoLAD(Distiller):
         return found
 
     def term_configs(self, cfgs: list[dict] | tuple) -> list[tuple[str, dict]]:
-        own = dict(type='CoLearning', source='peer', criterion=self._preset['criterion'],
-                   granularity=self._preset['granularity'])
+        own = {name: value for name, value in self._preset.items() if name != 'peer'}
+        own.update(type='CoLearning', source='peer')
         return [('CoLAD', own), *super().term_configs(cfgs)]
 
     def first_alone(self) -> nn.Module:

@@ -5,6 +5,7 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from ..detectors import CoLAD, Distiller
+from .agreement_hook import AgreementHook
 from .colad_hook import CoLADHook
 from .distill_hook import DistillHook, distiller_of
 from .ensemble_weights_hook import EnsembleWeightsHook
@@ -20,7 +21,8 @@ def hooks_of(model: object) -> tuple[type[Hook], ...]:
         return ()
     record = (RecordHook,) if recorded(model) else ()
     if isinstance(model, CoLAD):
-        return CoLADHook, PeerValidationHook, TeacherCheckHook, EnsembleWeightsHook, UnlabelledHook, *record
+        return (CoLADHook, AgreementHook, PeerValidationHook, TeacherCheckHook, EnsembleWeightsHook, UnlabelledHook,
+                *record)
     return DistillHook, TeacherCheckHook, EnsembleWeightsHook, UnlabelledHook, *record
 
 

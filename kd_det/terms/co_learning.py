@@ -1,13 +1,15 @@
 """Co-learning: two networks train together, the better assignment teaches both (Nguyen et al. 2022)."""
 from typing import Any
 
+import torch
 from mmdet.models.dense_heads.base_dense_head import BaseDenseHead
 from mmdet.models.detectors import SingleStageDetector
 from mmdet.registry import TASK_UTILS
 from torch import Tensor, nn
 
+from ..arguments import non_negative_int
 from ..assignment.replay import replay
-from ..build import build
+from ..build import build, checked
 from ..errors import ConfigError
 from ..heads.dense_outputs import check_same_priors
 from ..tap import replaced
@@ -30,6 +32,9 @@ class CoLearning(Term):
 
     Args:
         criterion (dict): see :mod:`kd_det.assignment.criteria`.
+        agreement_interval (int): every how many steps it is found out how far the assignments agree that each network's own
+            costs give; 0: never. It costs two more separations of positives in such a step, and no other wait for the
+            device. See :class:`kd_det.engine.agreement_hook.AgreementHook` for what is logged.
         granularity (str | None): see :func:`kd_det.terms.co_learning_heads.co_learning`. None: the paper's code for PAA,
             per ground truth and pyramid level.
         **term: see :class:`kd_det.terms.term.Term`; both networks learn from the first epoch to the last.
@@ -46,8 +51,12 @@ class CoLearning(Term):
     compares_classes = True
     source_kind = 'peer'
 
-    def __init__(self, criterion: dict | None = None, granularity: str | None = None, **term: Any) -> None:
+    def __init__(self, criterion: dict | None = None, granularity: str | None = None,
+                 agreement_interval: int = 10, **term: Any) -> None:
         super().__init__(**term)
+        self.agreement_interval = checked('agreement_interval', non_negative_int, agreement_interval)
+        self._steps = 0
+        self._agreement: Tensor | None = None  # (4,), since it was taken last
         if not self.schedule.is_constant:
             raise ConfigError(f'{self.key}: two networks that learn together have no start_epoch, stop_epoch or decay')
         known = sorted(name for name in TASK_UTILS.module_dict if name.endswith('Criterion'))
@@ -95,7 +104,7 @@ class CoLearning(Term):
             with replaced(head, loss_by_feat=own_losses):
                 calls = [self.co_learning.ask(one, asked, len(step.samples))
                          for one, asked in ((head, arguments), (peer.model.bbox_head, theirs))]
-            assignments, shares = self.co_learning.decide(*calls)
+            assignments, shares = self.co_learning.decide(*calls, compare=self._compares())
             found = []
             for one, losses, asked, call in ((head, own_losses, arguments, calls[0]),
                                              (peer.model.bbox_head, peer.model.bbox_head.loss_by_feat, theirs, calls[1])):
@@ -106,9 +115,24 @@ class CoLearning(Term):
             if shares is not None:
                 self._found['first_teaches'] = shares.first_teaches
                 self._found['decisions'] = shares.first_teaches.new_tensor(float(shares.decisions))
+                self._add(shares.agreement)
             return found[0]
 
         step.enter(replaced(head, loss_by_feat=both))
+
+    def _compares(self) -> bool:
+        """Whether this step is one in which the networks' own assignments are compared."""
+        self._steps += 1
+        return self.agreement_interval > 0 and (self._steps - 1) % self.agreement_interval == 0
+
+    def _add(self, counts: Tensor | None) -> None:
+        if counts is not None:
+            self._agreement = counts if self._agreement is None else self._agreement + counts
+
+    def take_agreement(self) -> Tensor:
+        """Counts (4,) of :class:`kd_det.assignment.agreement.Agreement` since this was asked last, of this rank."""
+        found, self._agreement = self._agreement, None
+        return torch.zeros(4, dtype=torch.float64) if found is None else found
 
     def losses(self, step: Step) -> dict[str, Tensor]:
         found, self._found = self._found, {}

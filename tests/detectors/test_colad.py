@@ -60,8 +60,8 @@ def decided(monkeypatch):
     """Every assignment that a CoLAD step makes, in order."""
     seen, original = [], co_learning_step.CoLearningStep.decide
 
-    def listen(self, *calls):
-        seen.append(original(self, *calls))
+    def listen(self, *calls, **options):
+        seen.append(original(self, *calls, **options))
         return seen[-1]
     monkeypatch.setattr(co_learning_step.CoLearningStep, 'decide', listen)
     return seen

@@ -77,6 +77,7 @@ def test_a_run_leaves_two_plain_checkpoints_and_resumes(kind, run_config, tmp_pa
         names = [n for n in record if 'loss' in n and n != 'loss']
         assert record['loss'] == pytest.approx(sum(record[n] for n in names), rel=1e-3)
         assert 'peer.loss_cls' in names and 0 <= record['first_teaches'] <= 1
+        assert 0 <= record['positives_iou'] < 1 and 0 < record['objects_differing'] <= 1  # the networks are not one
 
     # either network, from the file of both and from its own, as validation saw it
     seen, detections = metrics(work)[-1], {}
