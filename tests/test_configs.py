@@ -51,6 +51,16 @@ def test_without_distillation_it_is_the_baseline(path):
         assert name == Path(teacher.config).stem and int(epoch) == teacher_cfg.train_cfg.max_epochs
 
 
+def test_a_loss_on_features_needs_nine_lines_in_a_config():
+    """What a further method costs a user; PKD was the proof, a loss file and a line of registration."""
+    folders = {name: [path for path in CONFIGS if path.parent.name == name] for name in ('pkd', 'cwd', 'fgd', 'mgd')}
+    for paths in folders.values():
+        assert paths and all(len(path.read_text().splitlines()) <= 9 for path in paths)
+    names = ' '.join(path.stem for path in folders['pkd'])
+    assert all(pair in names for pair in ('faster-rcnn_r50_fpn_1x_coco_pkd-r101', 'retinanet_r50_fpn_1x_coco_pkd-fcos-x101',
+                                          'bccd-320x240_pkd-r18'))
+
+
 def test_teachers_of_the_model_zoo_are_those_of_their_config():
     """MMDetection's own list says which weights belong to which config."""
     import mmdet

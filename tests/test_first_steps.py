@@ -30,12 +30,7 @@ def test_every_case_is_recorded():
 def test_first_step(name, folders, monkeypatch):
     monkeypatch.chdir(ROOT)  # teachers' configs are named from here
     cfg = first_steps.load(name, *folders)
-    try:
-        model = first_steps.build(cfg)
-    except TypeError as error:
-        if 'student_type' in str(error):  # while the distillers do not take yet what load_config gives them
-            pytest.xfail(str(error))
-        raise
+    model = first_steps.build(cfg)
     losses = first_steps.values(next(first_steps.steps_of(cfg, model)))
     found = {key: value for key, value in losses.items() if 'loss' in key}
     assert found.keys() == RECORD[name].keys()

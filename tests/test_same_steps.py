@@ -8,6 +8,7 @@ import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / 'tools' / 'benchmarks'))
+import first_steps  # noqa: E402
 import same_steps  # noqa: E402
 
 
@@ -69,3 +70,16 @@ def test_a_case_that_left_no_record_is_a_failure(tmp_path):
     (tmp_path / 'paa_lad.error').write_text('ConfigError: reason\ntrace')
     results = same_steps.compare(['paa/lad', 'gone'], (str(tmp_path), str(tmp_path)))
     assert [r['equal'] for r in results] == [False, False] and 'reason' in results[0]['error']
+
+
+def test_a_case_that_the_older_checkout_does_not_have_is_no_difference(old, tmp_path):
+    base, _ = first_steps.CASES['paa/lad']
+    assert first_steps.lacks('paa/lad', str(ROOT)) is None
+    assert first_steps.lacks('paa/lad', str(tmp_path)) == f'configs/{base}'
+    for side in ('old', 'new'):
+        (tmp_path / side).mkdir()
+    (tmp_path / 'old' / 'paa_lad.lacks').write_text('Distiller')
+    torch.save(old, tmp_path / 'new' / 'paa_lad.pth')
+    sides = [str(tmp_path / side) for side in ('old', 'new')]
+    assert same_steps.compare(['paa/lad'], sides) == [dict(case='paa/lad', equal=False, lacks='Distiller')]
+    assert 'error' in same_steps.compare(['paa/lad'], sides[::-1])[0]  # what is gone is a difference

@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--tables-only', action='store_true', help='write the table, train nothing')
     parser.add_argument('--redo', action='store_true', help='train again where the recorded config differs')
     parser.add_argument('--import', dest='import_dir', metavar='RUN_DIR',
-                        help='record a finished run of tools/train.py as --row with --seed, if its config is the row\'s')
+                        help='record a finished run of kd-det train as --row with --seed, if its config is the row\'s')
     parser.add_argument('--row', help='for --import')
     parser.add_argument('--seed', type=int, default=0, help='for --import (default 0)')
     parser.add_argument('--trainer', help='the program that trains (default kd-det train)')

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from ..errors import CompareError
+from ..version import __version__
 from ..weights import read_state_dict
 from . import cost, images
 from .accuracy import dataset_of
@@ -236,8 +237,6 @@ def _processor() -> str:
 def _environment(device: torch.device) -> dict:
     import mmdet
     import mmengine
-
-    from .. import __version__
     return {'device': _device_name(device), 'torch': torch.__version__, 'mmdet': mmdet.__version__,
                 'mmengine': mmengine.__version__, 'kd_det': __version__,
                 'python': platform.python_version()}

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from mmengine.config import Config
 from mmengine.logging import print_log
 
+from ..engine.data_check import check_data
 from ..errors import CompareError
 from .accuracy import FIGURES, Accuracy, accuracy_of, dataset_of
 from .detections import KeptDetections
@@ -49,8 +50,6 @@ def evaluate(cfg: Config, model: dict, state_dict: dict, split: str) -> Evaluati
         DataError: the data set is missing or broken.
     """
     from mmengine.runner import Runner
-
-    from ..engine.data_check import check_data
     for key in (f'{split}_dataloader', f'{split}_evaluator'):
         if not cfg.get(key):
             raise CompareError(f'cannot evaluate: the config has no {key}')

@@ -45,7 +45,7 @@ def find_run(spec: str, name: str | None = None, data_root: str | None = None) -
     elif match := _PAIR.fullmatch(spec):
         run = _from_pair(*match.groups())
     else:
-        raise CompareError(f'{spec!r} is neither a work directory (what tools/train.py writes) nor '
+        raise CompareError(f'{spec!r} is neither a work directory (what kd-det train writes) nor '
                            'CONFIG:CHECKPOINT')
     if data_root is not None:
         set_data_root(run.cfg, data_root)
@@ -66,10 +66,10 @@ def _from_work_dir(work_dir: str) -> Run:
         found = [osp.basename(path) for path in configs] or 'none'
         raise CompareError(
             f'{work_dir!r} must hold exactly one config (.py), found {found}; name the work '
-            'directory of one tools/train.py run, or give CONFIG:CHECKPOINT')
+            'directory of one run of kd-det train, or give CONFIG:CHECKPOINT')
     log = read_log(work_dir)
     stem = osp.splitext(osp.basename(configs[0]))[0]
-    # tools/test.py writes its own variant of the config over the first one
+    # kd-det test writes its own variant of the config over the first one
     cfg = load_config(log.config or configs[0])
     name = osp.basename(osp.abspath(work_dir))
     return Run(name, stem, cfg, last_checkpoint(work_dir), log)

@@ -36,7 +36,7 @@ class Distiller:
         teacher (dict): short for ``sources=dict(teacher=...)``; see :class:`kd_det.sources.frozen.FrozenTeacher`.
         sources (dict[str, dict]): who teaches, by the names that terms use.
         terms (list[dict]): what is taught; see :mod:`kd_det.terms`. A term of weight 0 is not computed.
-        ground_truth (bool): keep the student's own losses. False: only the terms train it.
+        ground_truth (bool): keep the student's own losses. False: only the terms train it, as long as one of them acts.
         unlabelled (dict | None): teach on images without labels too, which the run's ``unlabelled_dataloader`` brings; see
             :class:`kd_det.detectors.unlabelled.Unlabelled`.
         **student: the student's own arguments.
@@ -205,6 +205,8 @@ class Distiller:
         factors = {term: term.schedule.factor() for term in self.terms}
         active = [term for term in self.terms if factors[term] and term.acts_on(labelled=True)]
         losses = self._labelled_losses(batch_inputs, batch_data_samples, active, factors)
+        if any(factors.values()):
+            self._watch.note_gradients(self)
         _forget_views(batch_data_samples)
         if self.unlabelled is not None:
             losses.update(self.unlabelled.losses(self, factors))
@@ -212,11 +214,11 @@ class Distiller:
 
     def _labelled_losses(self, batch_inputs: Tensor, batch_data_samples: list, active: list[Term],
                          factors: dict[Term, float]) -> dict:
-        if not active:
+        elsewhere = [t for t in (self.unlabelled.acting(self.terms) if self.unlabelled else []) if factors[t]]
+        if not active and (self.ground_truth or not elsewhere):  # where all terms rest, training is plain
             return super().loss(batch_inputs, batch_data_samples)
-        paths = {path for term in active for path in term.layers()[0]}
-        step = Step(self, batch_inputs, batch_data_samples,
-                    Captured(self, {path: self.layer_shapes[path] for path in paths}))
+        shapes = {path: self.layer_shapes[path] for term in active for path in term.layers()[0]}
+        step = Step(self, batch_inputs, batch_data_samples, Captured(self, shapes))
         self.offer_sources(step, active)
         try:
             return self._taught(step, active, factors)
@@ -235,7 +237,6 @@ class Distiller:
             losses.update(found if factors[term] == 1 else
                           {name: value * factors[term] if 'loss' in name else value for name, value in found.items()})
         self._watch.see(step, active)
-        self._watch.note_gradients(self)
         return losses
 
     def _student_losses(self, inputs: Tensor, samples: list) -> dict:

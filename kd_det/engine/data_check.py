@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import os.path as osp
+import shlex
 from collections.abc import Iterable, Iterator
 
 from mmengine.config import Config
@@ -119,8 +120,10 @@ def _read(key: str, path: str) -> dict:
 
 
 def _hint(root: str) -> str:
-    name = osp.basename(root.rstrip('/'))
-    return {'digits': '. Make it with: python tools/datasets/make_digits.py'}.get(name, '')
+    """The command that makes a data set which has one."""
+    if osp.basename(root.rstrip('/')) != 'digits':
+        return ''
+    return f'. Make it with: kd-det data digits --out {shlex.quote(root)}'
 
 
 def _check_classes(key: str, dataset: dict, coco: dict, path: str) -> tuple[str, ...]:

@@ -34,14 +34,14 @@ def prepare_launcher(cfg: Config, launcher: str) -> None:
         return
     missing = [name for name in TORCHRUN_VARIABLES if name not in os.environ]
     if launcher == 'pytorch' and missing:
-        raise ConfigError(f'--launcher pytorch: {", ".join(missing)} not set in the environment; start through '
-                          'tools/dist_train.sh or tools/dist_test.sh, which call torchrun')
+        raise ConfigError(f'--launcher pytorch: {", ".join(missing)} not set in the environment; start with '
+                          'torchrun --nproc-per-node COUNT -m kd_det train (or test) CONFIG ... --launcher pytorch')
     end_with_parent()
     if get_device() != 'cpu':
         return
     if launcher != 'pytorch':
         raise ConfigError(f'--launcher {launcher}: no accelerator was found, and on CPU cores only --launcher pytorch '
-                          'works; use tools/dist_train.sh')
+                          'works, with torchrun --nproc-per-node COUNT -m kd_det train CONFIG ... --launcher pytorch')
     if not dist.is_initialized():
         if torch.get_num_threads() * int(os.environ['WORLD_SIZE']) > (os.cpu_count() or 1) and \
                 'OMP_NUM_THREADS' not in os.environ:

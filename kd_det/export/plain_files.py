@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from mmengine.config import Config, ConfigDict
 
+from ..compare.student import build_detector
 from ..errors import ConfigError
 from ..files import write_whole
 from ..plain import deployed_config
@@ -125,7 +126,6 @@ def write_plain(cfg: Config, checkpoint: str, out: str, network: str | None = No
         ConfigError: a file of the name is there.
         CheckpointMismatch: the checkpoint does not fit.
     """
-    from ..compare.student import build_detector
     plain, needs = plain_config(cfg, network)
     state, meta = read_state_dict(checkpoint, network)
     build_detector(plain, state, checkpoint, model=ConfigDict(plain.model.to_dict()))

@@ -27,7 +27,8 @@ def cwd_loss(
         hint: Z, the same shape, detached.
         temperature: T > 0.
         standardise: bring both sides' channels to mean 0 and deviation 1 over the batch first, without learning anything.
-        mask: bool (N, 1, H, W) of maps, True where features are compared; the softmax is over these places.
+        mask: bool, (N, 1, H, W) of maps, (N, L, 1) of tokens, True where features are compared; the softmax is over
+            these places.
 
     Returns:
         A scalar, in float32 or float64. Backward needs the features only, as they came.

@@ -26,19 +26,19 @@ def channels_first(feature: Tensor) -> Tensor:
 
 
 def places(mask: Tensor | None, feature: Tensor) -> Tensor | None:
-    """A mask (N, 1, H, W) as (N, M), the last two dimensions of :func:`channels_first`.
+    """A mask, (N, 1, H, W) of maps or (N, L, 1) of tokens, as (N, M), the last two dimensions of :func:`channels_first`.
 
     Raises:
-        ValueError: not bool, another shape or device than the maps'.
+        ValueError: not bool, another shape or device than the features'.
     """
     if mask is None:
         return None
     if mask.dtype != torch.bool:
         raise ValueError(f'mask must be of dtype bool, found {mask.dtype}')
-    wanted = (len(feature), 1, *feature.shape[2:])
-    if feature.dim() != 4 or mask.dim() != 4 or any(a not in (1, b) for a, b in zip(mask.shape, wanted)):
+    wanted = (*feature.shape[:2], 1) if feature.dim() == 3 else (len(feature), 1, *feature.shape[2:])
+    if feature.dim() not in (3, 4) or mask.dim() != len(wanted) or any(a not in (1, b) for a, b in zip(mask.shape, wanted)):
         raise ValueError(f'mask of shape {tuple(mask.shape)} does not fit features of shape {tuple(feature.shape)}; '
-                         'for maps (N, C, H, W) give (N, 1, H, W)')
+                         'for maps (N, C, H, W) give (N, 1, H, W), for tokens (N, L, C) (N, L, 1)')
     on_device_of(feature.device, mask=mask)
     return mask.expand(wanted).flatten(1)
 

@@ -23,7 +23,7 @@ def pkd_loss(guided: Tensor, hint: Tensor, mask: Tensor | None = None) -> Tensor
     Args:
         guided: V, maps (N, C, H, W), tokens (N, L, C) or vectors (N, C), after its adapter.
         hint: Z, the same shape, detached.
-        mask: bool, (N, 1, H, W) of maps, True where features are compared; None: everywhere.
+        mask: bool, (N, 1, H, W) of maps, (N, L, 1) of tokens, True where features are compared; None: everywhere.
 
     Returns:
         A scalar, in float32 or float64. Backward needs the features only, as they came.

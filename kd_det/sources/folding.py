@@ -29,43 +29,59 @@ class Fold:
         return f'{self.parent}.{name}' if self.parent else name
 
 
-def fold_batch_norms(model: nn.Module, probe: Callable[[], list[Tensor]],
-                     keep: Collection[str] = ()) -> list[Fold]:
+def fold_batch_norms(model: nn.Module, probe: Callable[[], list[Tensor]], keep: Collection[str] = (),
+                     key: str = 'teacher') -> list[Fold]:
     """Fold, in place, each batch norm whose input is what the ``nn.Conv2d`` beside it has just returned::
 
         w' = w g / sqrt(v + eps),   b' = (b - m) g / sqrt(v + eps) + beta
 
     Which norm follows which convolution is watched on a probe, not guessed from the order of children. A convolution
     that several batch norms follow (RTMDet shares one over its levels) becomes one for each of them. After folding the
-    probe runs again, and every folded norm must give what it gave before.
+    probe runs again, and every folded norm and the network itself must give what they gave before.
 
     Args:
         model: in eval mode.
         probe: runs the model on some images as far as it is used, and returns what it says.
         keep: paths of layers that stay as they are, because somebody compares what they return.
+        key: of the network in the config, for messages.
 
     Returns:
         list[Fold]: what was folded.
 
     Raises:
-        ConfigError: a layer gives other values after folding; it is named. The model is as it was then.
+        ConfigError: a layer or the network gives other values after folding; the layer is named. The model is as it was
+            then.
     """
     folds, before, said = _watched(model, probe, set(keep))
     originals = {fold: (_child(model, fold.parent, fold.convolution), _child(model, fold.parent, fold.norm))
                  for fold in folds}
-    for fold, (convolution, norm) in originals.items():
-        parent = model.get_submodule(fold.parent)
-        setattr(parent, fold.convolution, _folded(convolution, norm))
-        setattr(parent, fold.norm, nn.Identity())
-    wrong = _first_difference(model, probe, folds, before, said)
-    if wrong is not None:
-        for fold, (convolution, norm) in originals.items():
-            parent = model.get_submodule(fold.parent)
-            setattr(parent, fold.convolution, convolution)
-            setattr(parent, fold.norm, norm)
-        raise ConfigError(f'teacher.fuse_conv_bn: {wrong} when the batch norm is folded into its convolution; something '
-                          'else uses what lies between them. Set teacher.fuse_conv_bn=False')
+    for fold, pair in originals.items():
+        _put(model, fold, _folded(*pair), nn.Identity())
+    changed, says = _changed_norm(model, probe, folds, before)
+    if changed is not None or _largest(said, says) > TOLERANCE:
+        for fold, pair in originals.items():
+            _put(model, fold, *pair)
+        if changed is None:
+            changed = max(folds, key=lambda fold: _change_by(model, fold, originals[fold], probe, said))
+        raise ConfigError(f'{key}.fuse_conv_bn: the network says other things when the batch norm '
+                          f'{changed.path(changed.norm)} is folded into its convolution: something else uses or changes '
+                          f'what lies between it and {changed.path(changed.convolution)}. Set {key}.fuse_conv_bn=False')
     return folds
+
+
+def _put(model: nn.Module, fold: Fold, convolution: nn.Module, norm: nn.Module) -> None:
+    parent = model.get_submodule(fold.parent)
+    setattr(parent, fold.convolution, convolution)
+    setattr(parent, fold.norm, norm)
+
+
+def _change_by(model: nn.Module, fold: Fold, pair: tuple[nn.Module, nn.Module], probe: Callable[[], list[Tensor]],
+               said: list[Tensor]) -> float:
+    """How much one fold alone changes what the network says; the network is as it was afterwards."""
+    _put(model, fold, _folded(*pair), nn.Identity())
+    change = _largest(said, probe())
+    _put(model, fold, *pair)
+    return change
 
 
 def _child(model: nn.Module, parent: str, name: str) -> nn.Module:
@@ -128,8 +144,9 @@ def _watched(model: nn.Module, probe: Callable[[], list[Tensor]],
     return kept, {fold: outputs[fold] for fold in kept}, said
 
 
-def _first_difference(model: nn.Module, probe: Callable[[], list[Tensor]], folds: list[Fold],
-                      before: dict[Fold, list[Tensor]], said: list[Tensor]) -> str | None:
+def _changed_norm(model: nn.Module, probe: Callable[[], list[Tensor]], folds: list[Fold],
+                  before: dict[Fold, list[Tensor]]) -> tuple[Fold | None, list[Tensor]]:
+    """The first folded norm that gives other values than before, and what the probe did."""
     now: dict[Fold, list[Tensor]] = {fold: [] for fold in folds}
     handles = [_child(model, fold.parent, fold.norm).register_forward_hook(
         lambda _module, _inputs, output, fold=fold: now[fold].append(output.clone())) for fold in folds]
@@ -138,14 +155,12 @@ def _first_difference(model: nn.Module, probe: Callable[[], list[Tensor]], folds
     finally:
         for handle in handles:
             handle.remove()
-    for fold in folds:
-        for one, other in zip(before[fold], now[fold], strict=True):
-            if (error := _relative(one, other)) > TOLERANCE:
-                return f'{fold.path(fold.norm)} changes by {error:.2g} of its largest value'
-    for place, (one, other) in enumerate(zip(said, says, strict=True)):
-        if (error := _relative(one, other)) > TOLERANCE:
-            return f'output {place} of the network changes by {error:.2g} of its largest value'
-    return None
+    return next((fold for fold in folds if _largest(before[fold], now[fold]) > TOLERANCE), None), says
+
+
+def _largest(before: list[Tensor], now: list[Tensor]) -> float:
+    """The largest relative difference of any pair."""
+    return max((_relative(one, other) for one, other in zip(before, now, strict=True)), default=0.0)
 
 
 def _relative(one: Tensor, other: Tensor) -> float:

@@ -145,7 +145,7 @@ class FrozenTeacher:
         if self.inheritance is not None:
             self.inheritance.hold({k: v for k, v in self.model.state_dict().items() if k in state})
         if self.fuse_conv_bn:
-            self.folded = len(fold_batch_norms(self.model, self._noise_probe(), keep=self.shapes))
+            self.folded = len(fold_batch_norms(self.model, self._noise_probe(), self.shapes, self.key))
         if self.channels_last:
             self.model.to(memory_format=torch.channels_last)
         if self.compile:

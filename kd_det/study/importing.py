@@ -28,7 +28,7 @@ def import_run(study: Study, row_name: str, seed: int, run_dir: str, settings: S
     """
     task = plan_one(study, settings, study.row(row_name), seed)
     if run_config(run_dir) is None:
-        raise StudyError(f'{run_dir!r} holds no run of tools/train.py')
+        raise StudyError(f'{run_dir!r} holds no run of kd-det train')
     finished = read_finished(run_dir)
     if finished is None:
         raise StudyError(f'{run_dir!r}: the last epoch has no validation yet; nothing is imported')

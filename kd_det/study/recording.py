@@ -10,6 +10,7 @@ import re
 
 from mmengine.config import Config
 
+from ..version import __version__
 from .configs import ann_files
 from .definition import Study, StudyRow
 from .evaluating import Evaluated, agree
@@ -118,8 +119,7 @@ def device_of(work_dir: str) -> str:
 
 def versions(work_dir: str) -> dict[str, str]:
     """Installed versions; those of PyTorch and MMEngine as the run's own log says them."""
-    import kd_det
-    found = dict(kd_det=kd_det.__version__, python=platform.python_version())
+    found = dict(kd_det=__version__, python=platform.python_version())
     for name, packages in (('torch', ['torch']), ('mmengine', ['mmengine', 'mmengine-lite', 'onedl-mmengine']),
                            ('mmdet', ['mmdet', 'onedl-mmdetection']), ('mmcv', ['mmcv', 'mmcv-lite', 'onedl-mmcv']),
                            ('numpy', ['numpy'])):

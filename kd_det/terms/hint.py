@@ -13,7 +13,7 @@ from ..sources.layers import box_heads, check_path, part_of
 from .compared import build_loss, is_off
 from .constants import PREDICTORS, constants_for
 from .finer_levels import finer_maps, resampled
-from .levels import image_mask, pair_levels
+from .levels import image_mask, pair_levels, token_mask
 from .step import Step
 from .term import Term
 
@@ -22,8 +22,8 @@ class Hint(Term):
     """gamma * (1 / L) * sum over L paired levels of loss(adapter_l(student_l), teacher_l).
 
     One adapter and one equal share per level (a loss with ``sum_levels``, whose paper adds levels up, is not divided by L);
-    levels are paired by stride. Places that are padding, in a batch of images
-    of different sizes, are left out where the loss takes a ``mask``.
+    levels are paired by stride. Places that are padding, in a batch of images of different sizes, are left out where the
+    loss takes a ``mask``: cells of maps, and tokens of a transformer's encoder.
 
     Args:
         layer (str): module path in the student, e.g. ``'neck'``, ``'backbone.layer3'``, ``'rpn_head.rpn_conv'``,
@@ -187,6 +187,13 @@ class Hint(Term):
     def around(self, step: Step) -> None:
         if part_of(self.teacher_layer) == 'roi_head':
             step.hear_rcnn()
+        if self._has_cells:
+            step.hear_feature_sizes()
+
+    @property
+    def _has_cells(self) -> bool:
+        """Whether it compares an encoder's tokens, which are the cells of the maps behind the neck."""
+        return part_of(self.layer) == 'encoder'
 
     def losses(self, step: Step) -> dict[str, Tensor]:
         ours = step.layer(self.layer)
@@ -215,10 +222,14 @@ class Hint(Term):
             boxes = [sample.gt_instances.bboxes for sample in step.samples]
             boxes = [getattr(box, 'tensor', box) for box in boxes]
             return loss(guided, hint, boxes=boxes, canvas=canvas)
-        if guided.dim() == 4 and 'mask' in inspect.signature(loss.forward).parameters:
+        if 'mask' not in inspect.signature(loss.forward).parameters:
+            return loss(guided, hint)
+        mask = None
+        if guided.dim() == 4:
             mask = image_mask(step.samples, canvas, tuple(guided.shape[-2:]))
-            return loss(guided, hint, mask=None if mask is None else mask.to(guided.device))
-        return loss(guided, hint)
+        elif guided.dim() == 3 and self._has_cells:
+            mask = token_mask(step.samples, canvas, step.feature_sizes(), guided.shape[1])
+        return loss(guided, hint, mask=None if mask is None else mask.to(guided.device))
 
     def examine(self, step: Step) -> None:
         """A hint whose guided feature has no gradient trains only its adapter, and its loss falls all the same."""

@@ -59,3 +59,20 @@ def image_mask(samples: list, canvas: tuple[int, int], size: tuple[int, int]) ->
         # cell i covers pixels from i H / h on
         row[:, :-(-height * size[0] // canvas[0]), :-(-width * size[1] // canvas[1])] = True
     return mask
+
+
+def token_mask(samples: list, canvas: tuple[int, int], sizes: list[tuple[int, int]], count: int) -> Tensor | None:
+    """The same for the tokens of a transformer's encoder: maps of several levels, row by row, one after another.
+
+    Args:
+        samples, canvas: see :func:`image_mask`.
+        sizes: (h, w) of each map.
+        count: of the tokens, L.
+
+    Returns:
+        bool (N, L, 1); None where no image is padded, or the tokens are other ones than the maps' cells.
+    """
+    if sum(height * width for height, width in sizes) != count:
+        return None
+    masks = [image_mask(samples, canvas, size) for size in sizes]
+    return None if masks[0] is None else torch.cat([mask.flatten(1) for mask in masks], 1).unsqueeze(-1)

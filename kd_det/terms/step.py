@@ -1,5 +1,5 @@
 """What the terms share during one training step, and during its part on images without labels."""
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
@@ -85,6 +85,14 @@ class Step:
         self._made.clear()
         self.captured.forget()
 
+    def hear_feature_sizes(self) -> None:
+        """Listen to what lies behind the student's neck."""
+        self.hear('feature sizes', self.student, 'extract_feat', lambda result, _: sizes_of(result))
+
+    def feature_sizes(self) -> list[tuple[int, int]]:
+        """(h, w) of the student's maps behind the neck, per level (a term asked by :meth:`hear_feature_sizes`)."""
+        return self._heard['feature sizes'][0]
+
     # -- two-stage students -----------------------------------------------------------------------------------------
     def hear_rcnn(self) -> None:
         """Listen to what the student's box heads hand to their losses."""
@@ -138,6 +146,9 @@ class UnlabelledStep(Step):
     def dense(self) -> tuple:
         return self.own.dense()
 
+    def feature_sizes(self) -> list[tuple[int, int]]:
+        return sizes_of(self.own.features)
+
     def rois(self) -> list[Tensor]:
         """The proposals (R, 5) of the source that proposes, of each R-CNN stage, in the student's pixels."""
         if self._rois is None:
@@ -149,6 +160,11 @@ class UnlabelledStep(Step):
     def close(self) -> None:
         super().close()
         self.own, self._rois = None, None
+
+
+def sizes_of(maps: Sequence[Tensor]) -> list[tuple[int, int]]:
+    """(h, w) of maps (N, C, h, w)."""
+    return [tuple(level.shape[-2:]) for level in maps]
 
 
 def _without_objects(sample: Any) -> Any:

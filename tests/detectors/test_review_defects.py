@@ -1,6 +1,7 @@
 """What a review found, one test each: silent ways for a student to be another one, or to be taught nothing."""
 import copy
 import logging
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,12 +11,13 @@ from dense_detectors import dense_cfg
 from mmdet.models.detectors import FasterRCNN, RTMDet
 from mmdet.models.task_modules.coders import TBLRBBoxCoder
 from mmdet.registry import MODELS
-from mmengine.config import ConfigDict
+from mmengine.config import Config, ConfigDict
 from mmengine.logging import MessageHub, MMLogger
+from mmengine.runner import Runner
 from test_faster_rcnn import ALL, distil_cfg
 from torch import nn
 
-from kd_det.engine.distill_hook import on_cpu
+from kd_det.engine import DistillHook
 from kd_det.errors import ConfigError
 from kd_det.sources.folding import fold_batch_norms
 from kd_det.terms.box_coding import same_coder
@@ -69,14 +71,20 @@ def test_a_student_of_the_users_own_class_stays_it(teacher_checkpoint):
             assert torch.equal(one, other)
 
 
-def test_rtmdet_keeps_its_arguments_and_sync_batch_norms(dense_teacher, monkeypatch):
+@pytest.mark.parametrize('method', ['LADDistiller', 'CoLAD'])
+def test_rtmdet_keeps_its_arguments_and_sync_batch_norms(method, dense_teacher, monkeypatch):
     monkeypatch.setattr('mmdet.models.detectors.rtmdet.get_world_size', lambda: 2)
     cfg = dense_cfg('rtmdet')
     cfg.update(type='RTMDet', use_syncbn=True)
-    model = build(taught(cfg, dense_teacher('rtmdet'), 'LADDistiller'), 1)
-    assert isinstance(model, RTMDet)
-    assert any(isinstance(m, nn.SyncBatchNorm) for m in model.backbone.modules())
-    assert not any(isinstance(m, nn.BatchNorm2d) for m in model.modules())
+    if method == 'CoLAD':
+        model = build(ConfigDict(cfg, student_type='RTMDet', type='CoLAD', peer=dict(config=cfg.to_dict())), 1)
+        networks = [model, model.peer]
+    else:
+        networks = [build(taught(cfg, dense_teacher('rtmdet'), method), 1)]
+    for network in networks:
+        assert isinstance(network, RTMDet)
+        assert any(isinstance(m, nn.SyncBatchNorm) for m in network.backbone.modules())
+        assert not any(isinstance(m, nn.BatchNorm2d) for m in network.modules())
 
 
 def test_a_student_whose_class_is_not_known_is_refused(teacher_checkpoint):
@@ -137,12 +145,22 @@ def test_only_plain_convolutions_are_folded_with_the_norm_that_follows_them(bloc
     assert sum(isinstance(m, nn.BatchNorm2d) for m in block.modules()) == 2 - folds
 
 
-def test_a_fold_that_changes_what_the_network_says_is_refused_and_undone():
-    block = stirred(Leaking())
+class Scaled(Block):
+    """A hook changes what a plain convolution returns."""
+
+    def __init__(self):
+        super().__init__()
+        self.two.register_forward_hook(lambda _module, _inputs, output: 2 * output)
+
+
+@pytest.mark.parametrize('kind, norm, convolution', [(Leaking, 'norm_one', 'one'), (Scaled, 'norm_two', 'two')])
+def test_a_fold_that_changes_what_the_network_says_is_refused_with_its_name_and_undone(kind, norm, convolution):
+    block = stirred(nn.Sequential(Block(), kind()))
     image = torch.randn(2, 4, 8, 8)
     before = block(image)
-    with pytest.raises(ConfigError, match=r'teacher\.fuse_conv_bn: output 0 of the network changes.*fuse_conv_bn=False'):
-        fold_batch_norms(block, lambda: [block(image)])
+    with pytest.raises(ConfigError, match=rf'b\.fuse_conv_bn: .*batch norm 1\.{norm} .*between it and 1\.{convolution}\. '
+                                          r'Set sources\.b\.fuse_conv_bn=False'):
+        fold_batch_norms(block, lambda: [block(image)], key='sources.b')
     assert torch.equal(block(image), before)
 
 
@@ -170,23 +188,23 @@ def test_a_hint_on_a_frozen_layer_stops_at_the_first_step(teacher_checkpoint):
     losses_of(build(distil_cfg(teacher_checkpoint, student, hints=[dict(layer='backbone.layer2')]), 1), make_batch())
 
 
-@pytest.mark.parametrize('layer, negative', [('backbone.layer2.0.bn1', True), ('backbone.layer2', False)])
+@pytest.mark.parametrize('layer, negative', [
+    ('backbone.layer2.0.bn1', True), ('backbone.layer2.0.bn2', True), ('backbone.layer2', False),
+    ('roi_head.bbox_head.shared_fcs.1', True)])
 def test_a_layer_means_what_it_returns_also_before_an_activation_in_place(teacher_checkpoint, layer, negative):
+    """An activation, or a sum with a residual, that writes over the layer's output changes nothing of the hint."""
     model = build(distil_cfg(teacher_checkpoint, hints=[dict(layer=layer, loss=dict(scale_free=False))]), 1)
-    compared = []
-    loss = model.terms[0].loss
-    loss.register_forward_hook(lambda _m, args, _o: compared.append(args))
-    total(losses_of(model, make_batch())).backward()
-    assert bool((compared[0][1] < 0).any()) == negative  # what the teacher's layer gave
-    assert model.backbone.layer2[0].bn1.weight.grad is not None
-
-
-def test_fully_connected_layers_before_their_activation(teacher_checkpoint):
-    model = build(distil_cfg(teacher_checkpoint, hints=[dict(layer='roi_head.bbox_head.shared_fcs.1')]), 1)
-    compared = []
+    returned, compared = [], []
+    for network in (model, model.teacher.model):
+        nn.init.ones_(network.backbone.layer2[0].bn2.weight)  # begins as 0
+        network.get_submodule(layer).register_forward_hook(lambda _m, _args, output: returned.append(output.clone()))
+    model.terms[0].adapters[0].register_forward_hook(lambda _m, args, _o: compared.append(args[0]))
     model.terms[0].loss.register_forward_hook(lambda _m, args, _o: compared.append(args[1]))
-    losses_of(model, make_batch())
-    assert bool((compared[0] < 0).any())
+    total(losses_of(model, make_batch())).backward()
+    assert len(returned) == len(compared) == 2
+    for one, other in zip(returned, compared):  # the student's, then the teacher's
+        assert torch.equal(one, other) and bool((other < 0).any()) == negative
+    assert model.backbone.layer2[0].bn1.weight.grad is not None
 
 
 # -- 6: a teacher that says nothing ----------------------------------------------------------------------------------------
@@ -215,7 +233,12 @@ def test_images_of_other_channel_counts(channels, tmp_path):
     model = build(distil_cfg((cfg(16, 90.), path), cfg(8, 100.), **ALL), 2)
     batch = make_batch()
     batch['inputs'] = [image[:1].repeat(channels, 1, 1) for image in batch['inputs']]
+    seen = []
+    model.teacher.model.backbone.register_forward_pre_hook(lambda _m, args: seen.append(args[0]))
     assert total(losses_of(model, batch)).isfinite()
+    mean, std = (90., 50.) if channels == 1 else (0., 1.)
+    for image, raw in zip(seen[0], batch['inputs']):  # normalised as the teacher was trained
+        assert torch.allclose(image, (raw.float() - mean) / std, atol=1e-4)
 
 
 # -- 9: inference ----------------------------------------------------------------------------------------------------------
@@ -233,6 +256,13 @@ def test_inference_with_a_distil_config_needs_no_teacher(teacher_checkpoint, tmp
     assert inference_detector(detector, image).pred_instances is not None
     with pytest.raises(ConfigError, match=r'teacher\.checkpoint.*gone\.pth'):
         detector.init_weights()
+
+
+def test_mmdetections_test_loop_with_a_distil_config_needs_no_teacher(teacher_checkpoint, run_config, tmp_path):
+    """What its ``tools/test.py`` does: a runner of the config as it is, and ``test()``."""
+    cfg = Config.fromfile(run_config(distil_cfg((teacher_checkpoint[0].to_dict(), str(tmp_path / 'gone.pth')), **ALL)))
+    cfg.update(work_dir=str(tmp_path / 'work'), load_from=save_checkpoint(build(faster_rcnn_cfg(), 1), tmp_path / 's.pth'))
+    assert 'coco/bbox_mAP' in Runner.from_cfg(cfg).test()
 
 
 # -- 10, 11, 17, 18: configs -----------------------------------------------------------------------------------------------
@@ -270,9 +300,13 @@ def test_a_teacher_without_preprocessor_sees_raw_pixels(tmp_path):
 # -- 12: checkpoints -------------------------------------------------------------------------------------------------------
 def test_training_state_goes_to_the_cpu():
     from torch._subclasses.fake_tensor import FakeTensorMode
+    checkpoint = {}
     with FakeTensorMode():  # tensors of a GPU without a GPU
-        state = on_cpu(dict(terms=dict(weight=torch.zeros(2, device='cuda')), written=dict(a='b')))
-        assert state['terms']['weight'].device.type == 'cpu' and state['written'] == dict(a='b')
+        state = dict(terms=dict(weight=torch.zeros(2, device='cuda')), written=dict(a='b'))
+        model = SimpleNamespace(distill_state=lambda: state)
+        DistillHook().before_save_checkpoint(SimpleNamespace(model=model), checkpoint)
+        assert checkpoint['kd_det']['terms']['weight'].device.type == 'cpu'
+        assert checkpoint['kd_det']['written'] == dict(a='b')
 
 
 # -- 15, 16: LAD -----------------------------------------------------------------------------------------------------------
@@ -313,6 +347,31 @@ def test_padding_is_left_out_of_hints(teacher_checkpoint):
     assert masks[0][1, 0, :16, :16].all() and masks[0][1].sum() == 16 * 16
 
 
+@pytest.mark.parametrize('kind, cells', [('detr', [(4, 4)]), ('deformable_detr', [(16, 16), (8, 8), (4, 4), (2, 2)])])
+@pytest.mark.parametrize('loss', ['HintLoss', 'PKDLoss'])
+def test_tokens_of_padding_are_left_out_of_hints(kind, cells, loss, made_once):
+    """An encoder's tokens are the cells of the maps behind the neck, row by row."""
+    model = build(taught(DETECTORS[kind](8), made_once(kind, DETECTORS[kind]), terms=[
+        dict(type='Hint', layer='encoder', loss=dict(type=loss, loss_weight=1.0))]), 1)
+    seen = []
+    model.terms[0].loss.register_forward_hook(lambda _m, args, kwargs, out: seen.append((*args, kwargs['mask'], out)),
+                                              with_kwargs=True)
+    batch = make_batch(sizes=((128, 128), (64, 96)), objects=(3, 1))
+    for sample in batch['data_samples']:
+        sample.set_metainfo(dict(batch_input_shape=(128, 128), pad_shape=(128, 128)))
+    losses_of(model, batch)
+    ours, theirs, mask, value = seen[0]
+    assert mask.shape == (2, sum(h * w for h, w in cells), 1) and mask[0].all()
+    begin = 0
+    for h, w in cells:
+        level = mask[1, begin:begin + h * w, 0].view(h, w)
+        expected = torch.zeros(h, w, dtype=torch.bool)
+        expected[:(h + 1) // 2, :-(-w * 3 // 4)] = True
+        assert torch.equal(level, expected)
+        begin += h * w
+    assert torch.equal(model.terms[0].loss(ours.where(mask, 1e6), theirs, mask=mask), value)
+
+
 # -- 20: mixed precision ---------------------------------------------------------------------------------------------------
 def test_weights_are_cast_once_under_autocast_and_come_back(teacher_checkpoint):
     model = build(distil_cfg(teacher_checkpoint, **ALL), 1)
@@ -347,16 +406,3 @@ def test_box_heads_without_deltas_are_refused_at_build_time(head, words, teacher
     cfg = ConfigDict(get_config(f'mmdet::{path}').model.to_dict())
     with pytest.raises(ConfigError, match=words):
         build(distil_cfg(teacher_checkpoint, cfg, rcnn_distill=dict()))
-
-
-def test_hints_inside_checkpointed_blocks_stop_at_the_first_step(teacher_checkpoint):
-    student = faster_rcnn_cfg()
-    student.backbone.with_cp = True
-    model = build(distil_cfg(teacher_checkpoint, student, hints=[dict(layer='backbone.layer2.0.conv1')]), 1)
-    try:
-        losses = losses_of(model, make_batch())
-    except ConfigError as error:
-        assert 'with_cp=True' in str(error)
-    else:  # non-reentrant checkpointing keeps the graph: then the hint must reach the backbone
-        total(losses).backward()
-        assert float(model.backbone.layer2[0].conv1.weight.grad.abs().sum()) > 0

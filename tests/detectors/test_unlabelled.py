@@ -134,6 +134,15 @@ def test_weights_and_the_choice_of_images(teacher_checkpoint, batches):
     assert torch.equal(found['loss_cls'], losses_of(build(faster_rcnn_cfg()), labelled)['loss_cls']), 'mu is for both words'
 
 
+def test_without_ground_truth_labelled_images_are_not_trained_on_where_all_terms_act_on_the_others(teacher_checkpoint,
+                                                                                                 batches):
+    cfg = taught(teacher_checkpoint, ground_truth=False, rpn_distill=None, rcnn_distill=None,
+                 hints=[dict(layer='neck', images='unlabelled')])
+    assert list(step(build(cfg), *batches)) == [f'{PREFIX}loss_hint_neck']
+    cfg.hints[0].update(start_epoch=1)  # where every term rests, training is plain
+    assert {'loss_cls', 'loss_rpn_cls'} <= step(build(cfg), *batches).keys()
+
+
 def test_the_plan_says_which_terms_act_where(teacher_checkpoint):
     model = build(taught(teacher_checkpoint, hints=[dict(layer='neck', loss=dict(type='FGDLoss')),
                                                     dict(layer='neck', images='unlabelled')]))

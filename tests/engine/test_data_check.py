@@ -3,6 +3,7 @@ import copy
 import json
 import os
 import re
+import shlex
 import shutil
 
 import cv2
@@ -15,6 +16,7 @@ from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.registry import DefaultScope
 
+from kd_det.cli.main import parser
 from kd_det.config import set_data_root
 from kd_det.engine.annotation_check import check_annotations
 from kd_det.engine.data_check import check_data
@@ -226,6 +228,16 @@ def test_too_few_images_for_a_batch(broken, monkeypatch):
     cfg.train_dataloader.dataset = dict(inner, filter_cfg=dict(min_size=97))
     with pytest.raises(DataError, match=r'no image is left .*side below 97 pixels'):
         check_data(cfg, ('train_dataloader',))
+
+
+def test_the_demo_sets_command_is_named_where_it_is_missing(sound, tmp_path):
+    """One that there is in a wheel too, and that makes the folder which the config names."""
+    cfg = copy.deepcopy(sound)
+    set_data_root(cfg, str(tmp_path / 'a b' / 'digits'))
+    with pytest.raises(DataError, match=r"Make it with: (kd-det data digits --out '.*/a b/digits/')$") as error:
+        check_data(cfg, ('train_dataloader',))
+    words = shlex.split(str(error.value).rsplit('kd-det ')[-1])
+    assert parser().parse_args(words).out == cfg.data_root
 
 
 def test_other_ranks_leave_it_to_the_first(broken, monkeypatch):

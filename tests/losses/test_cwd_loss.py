@@ -47,6 +47,9 @@ def test_tokens_are_maps_in_another_order():
     guided, hint = maps(0), maps(1)
     tokens = [one.flatten(2).transpose(1, 2) for one in (guided, hint)]
     assert cwd_loss(*tokens).item() == pytest.approx(cwd_loss(guided, hint).item(), rel=1e-12)
+    mask = torch.rand(len(guided), 1, *guided.shape[2:]) > 0.4
+    masked = cwd_loss(*tokens, mask=mask.flatten(2).transpose(1, 2))
+    assert masked.item() == pytest.approx(cwd_loss(guided, hint, mask=mask).item(), rel=1e-12)
 
 
 def test_an_offset_of_a_channel_cannot_be_seen_and_an_equal_feature_teaches_nothing():

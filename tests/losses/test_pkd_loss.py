@@ -67,6 +67,9 @@ def test_tokens_and_vectors_have_their_channels_where_they_have_them():
     maps, hint = features(0, (3, 4, 5, 6)), features(1, (3, 4, 5, 6))
     tokens = [one.flatten(2).transpose(1, 2) for one in (maps, hint)]       # (N, L, C)
     assert float(pkd_loss(*tokens)) == pytest.approx(float(pkd_loss(maps, hint)), rel=1e-12)
+    mask = torch.rand(len(maps), 1, *maps.shape[2:]) > 0.4
+    masked = pkd_loss(*tokens, mask.flatten(2).transpose(1, 2))
+    assert float(masked) == pytest.approx(float(pkd_loss(maps, hint, mask)), rel=1e-12)
     rows = [one.reshape(-1, 4) for one in tokens]                           # (N L, C)
     assert float(pkd_loss(*rows)) == pytest.approx(float(pkd_loss(maps, hint)), rel=1e-12)
 

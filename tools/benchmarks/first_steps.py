@@ -134,6 +134,16 @@ def write_configs(checkout: str, folder: str) -> str:
     return here
 
 
+def lacks(name: str, checkout: str) -> str | None:
+    """What an earlier state of the project does not have yet of a case: its config file, or a type; None: nothing."""
+    base, model = CASES[name]
+    if base not in PLAIN and not osp.exists(osp.join(checkout, 'configs', base)):
+        return f'configs/{base}'
+    types = [model.get('type'), *(term['type'] for term in model.get('terms', []))]
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        return next((kind for kind in types if kind is not None and MODELS.get(kind) is None), None)
+
+
 def _stem(name: str) -> str:
     return name.replace('/', '_')
 

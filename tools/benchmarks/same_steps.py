@@ -16,9 +16,10 @@ thread. Compared for exact equality, and printed is the first difference of a ca
   (adapters, a peer) by shape and value, since their names are internal;
 - the final ``state_dict`` by name, and the final tensors of what trains beside it.
 
-The exit code is 1 if any case differs or fails. The optimizer is AdamW, tensor by tensor, without clipping: another order
-of parameters changes nothing here. A difference in the last bits only may be a changed order of additions: the report
-gives the largest relative difference of a loss over all steps to tell such a case by.
+The exit code is 1 if any case differs or fails; one of a method that OLD does not have yet is only named. The optimizer
+is AdamW, tensor by tensor, without clipping: another order of parameters changes nothing here. A difference in the last
+bits only may be a changed order of additions: the report gives the largest relative difference of a loss over all steps
+to tell such a case by.
 
 ``--record FILE`` writes OLD's first-step losses instead and compares nothing: the file that ``tests/test_first_steps.py``
 holds every later state against. It is renewed, from the last good commit, when a case is added or a change of value is
@@ -55,6 +56,10 @@ def work(checkout: str, folder: str, steps: int, only: str | None) -> None:
         json.dump(names, file)
     for name in names:
         path = osp.join(folder, name.replace('/', '_'))
+        if (lacking := first_steps.lacks(name, checkout)) is not None:
+            with open(path + '.lacks', 'w', encoding='utf-8') as file:
+                file.write(lacking)
+            continue
         if (child := os.fork()) == 0:
             try:
                 record = first_steps.record(name, here, osp.dirname(folder), steps)
@@ -78,7 +83,7 @@ def chosen(cases: dict, only: str | None) -> list[str]:
 
 # -- the comparison -----------------------------------------------------------------------------------------------------
 def read(folder: str, name: str) -> dict:
-    """The record of a case, or ``dict(error=...)``."""
+    """The record of a case, or ``dict(error=...)``, with ``lacks`` where the checkout has no such case."""
     import torch
     path = osp.join(folder, name.replace('/', '_'))
     if osp.exists(path + '.pth'):
@@ -86,6 +91,10 @@ def read(folder: str, name: str) -> dict:
     if osp.exists(path + '.error'):
         with open(path + '.error', encoding='utf-8') as file:
             return dict(error=file.read())
+    if osp.exists(path + '.lacks'):
+        with open(path + '.lacks', encoding='utf-8') as file:
+            lacking = file.read()
+        return dict(error=f'it has no {lacking}', lacks=lacking)
     return dict(error='its process was killed')
 
 
@@ -143,6 +152,11 @@ def compare(names: list[str], folders: tuple[str, str]) -> list[dict]:
     for name in names:
         old, new = (read(folder, name) for folder in folders)
         result: dict = dict(case=name, equal=False)
+        if 'lacks' in old and 'error' not in new:
+            result['lacks'] = old['lacks']
+            results.append(result)
+            print(f'{name:32s} NEW ONLY OLD has no {old["lacks"]}', flush=True)
+            continue
         for side, record in (('OLD', old), ('NEW', new)):
             if 'error' in record:
                 result.setdefault('error', f'{side}: {record["error"]}')
@@ -210,8 +224,9 @@ def main() -> None:
         if args.record:
             return record(args.record, names, folders[0])
         results = compare(names, folders)
-    bad = [r['case'] for r in results if not r['equal']]
-    print(f'{len(results) - len(bad)} of {len(results)} cases are equal, {time.perf_counter() - start:.0f} s')
+    both = [r for r in results if 'lacks' not in r]
+    bad = [r['case'] for r in both if not r['equal']]
+    print(f'{len(both) - len(bad)} of {len(both)} cases that both have are equal, {time.perf_counter() - start:.0f} s')
     if args.json:
         with open(args.json, 'w', encoding='utf-8') as file:
             json.dump(dict(old=checkouts[0], new=checkouts[1], steps=args.steps, cases=results), file, indent=1)
