@@ -1,8 +1,9 @@
-"""``kd-det COMMAND``, also ``python -m kd_det COMMAND``; ``python -m kd_det SCRIPT.py`` runs a script on a prepared stack.
+"""``kd-det COMMAND``, also ``python -m kd_det COMMAND``; ``python -m kd_det SCRIPT.py`` runs a script on a prepared
+stack.
 
 The script form is for programs that import MMDetection's ops before they read a config, such as MMDetection's own
-``tools/test.py``, where MMCV has no compiled ops. (Its ``tools/train.py`` reads the config first, so ``custom_imports`` is
-enough there.)
+``tools/test.py``, where MMCV has no compiled ops. (Its ``tools/train.py`` reads the config first, so ``custom_imports``
+is enough there.)
 """
 import os
 import runpy

@@ -23,8 +23,8 @@ IMAGENET = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])  # 
 def fill_model(model: dict) -> None:
     """Replace every ``'auto'`` of a detector's config by what its backbone says, in place.
 
-    ``neck.in_channels='auto'`` becomes the channels of the backbone's maps, in order (of the first neck, where ``neck`` is
-    a list). ``data_preprocessor.mean='auto'`` and ``std='auto'`` become timm's own statistics of the model for a
+    ``neck.in_channels='auto'`` becomes the channels of the backbone's maps, in order (of the first neck, where ``neck``
+    is a list). ``data_preprocessor.mean='auto'`` and ``std='auto'`` become timm's own statistics of the model for a
     :class:`~kd_det.backbones.TimmBackbone`, in the channel order of ``bgr_to_rgb``, and ImageNet's for MMDetection's
     backbones in PyTorch style. Nested detectors (a wrapper's ``detector``) are filled too.
 

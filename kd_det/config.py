@@ -57,7 +57,8 @@ def distilled(model: dict) -> Distilled | None:
 
 def load_config(path: str, options: dict | None = None, data_root: str | None = None,
                 classes: list[str] | str | None = None) -> Config:
-    """Read a config file, apply command-line changes, expand ``data``, fill in what is left to the backbone (``'auto'``).
+    """Read a config file, apply command-line changes, expand ``data``, fill in what is left to the backbone
+    (``'auto'``).
 
     Args:
         path (str): a file; ``kd_det::folder/name.py`` for one that ships, ``mmdet::...`` for one of MMDetection.
@@ -67,8 +68,8 @@ def load_config(path: str, options: dict | None = None, data_root: str | None = 
 
     Raises:
         ConfigError: no such file, or a ``_base_`` of it is not there; a top-level key that looks like a misspelt runner
-            key, or an option whose top-level key nothing reads (MMEngine would ignore both); ``data_root`` given but the
-            config has none.
+            key, or an option whose top-level key nothing reads (MMEngine would ignore both); ``data_root`` given but
+            the config has none.
         DataError: what the key ``data`` names is not there.
     """
     path = config_file(path)

@@ -95,7 +95,8 @@ def _arguments(cls: type) -> list[str]:
 
 
 def _leaves(value: Any, key: str) -> Iterator[tuple[str, Any]]:
-    """Values below ``key`` with where they stand; a data set's own are texts by right (ids, folders named by a number)."""
+    """Values below ``key`` with where they stand; a data set's own are texts by right (ids, folders named by a number).
+    """
     if isinstance(value, dict):
         for name, one in value.items():
             if name != 'dataset':

@@ -1,8 +1,7 @@
 """``python -m kd_det.doctor [--json]``: what is installed, what is broken, and what mends it.
 
-Exit code 0 means that a detector really trained here, one step on the CPU and on a GPU if there is
-one, and that nothing else is broken. Every check stands alone: whatever is missing or raises
-becomes a line of the report.
+Exit code 0 means that a detector really trained here, one step on the CPU and on a GPU if there is one, and that
+nothing else is broken. Every check stands alone: whatever is missing or raises becomes a line of the report.
 """
 from __future__ import annotations
 

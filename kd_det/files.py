@@ -1,4 +1,5 @@
-"""Files that appear under their final name only when they are whole, and what tells a whole checkpoint from a cut one."""
+"""Files that appear under their final name only when they are whole, and what tells a whole checkpoint from a cut one.
+"""
 import contextlib
 import os
 import os.path as osp
@@ -24,8 +25,8 @@ def write_whole(path: str | os.PathLike, content: bytes | str | Callable[[Binary
         content: the bytes, text (UTF-8), or a function that writes to the open binary file it is given.
 
     Raises:
-        OSError: of the kind that the system reported (disk full, no permission ...), naming the file and the free space;
-            the old content is still there.
+        OSError: of the kind that the system reported (disk full, no permission ...), naming the file and the free
+            space; the old content is still there.
     """
     path = osp.realpath(path)
     folder = osp.dirname(path)

@@ -41,16 +41,17 @@ def expand_data(cfg: Config) -> None:
     - ``root``: the folder (default: the config's ``data_root``);
     - ``classes``: names in order, a text file with one a line, or ``'auto'`` (default): the categories of the training
       annotations in their order;
-    - ``train``, ``val``, ``test``: annotation files in COCO's format, below ``root`` or absolute (default: the config's own
-      where they are there, else the first that is there of :data:`PLACES`; ``test``: as ``val``);
-    - ``images``: the folder that file names are relative to, or ``dict(train=..., val=..., test=...)`` (default: the first
-      of the config's own, ``images/``, ``root`` and the annotation file's folder that holds the first image);
+    - ``train``, ``val``, ``test``: annotation files in COCO's format, below ``root`` or absolute (default: the config's
+      own where they are there, else the first that is there of :data:`PLACES`; ``test``: as ``val``);
+    - ``images``: the folder that file names are relative to, or ``dict(train=..., val=..., test=...)`` (default: the
+      first of the config's own, ``images/``, ``root`` and the annotation file's folder that holds the first image);
     - ``unlabelled``: for a config with an ``unlabelled_dataloader``, the folder of its images or a COCO file that names
-      them, below ``root`` or absolute (default: the config's own where it is there, else the first of :data:`UNLABELLED`).
+      them, below ``root`` or absolute (default: the config's own where it is there, else the first of
+      :data:`UNLABELLED`).
 
-    It sets ``data_root``, every data set below the three loaders and ``unlabelled_dataloader`` (one that is no CocoDataset
-    becomes one, several joined ones become one), ``metainfo.classes``, the evaluators' ``ann_file`` and ``num_classes`` of
-    every head but the RPN's.
+    It sets ``data_root``, every data set below the three loaders and ``unlabelled_dataloader`` (one that is no
+    CocoDataset becomes one, several joined ones become one), ``metainfo.classes``, the evaluators' ``ann_file`` and
+    ``num_classes`` of every head but the RPN's.
 
     Raises:
         ConfigError: unknown keys and values that cannot be meant.
@@ -93,8 +94,9 @@ def with_data(cfg: Config, data_root: str | None, classes: list[str] | str | Non
 def class_numbers(model: dict, number: int) -> dict[str, int]:
     """Dotted paths below a detector's config -> ``num_classes`` that are not ``number`` yet.
 
-    Heads of every kind (``bbox_head``, ``mask_head``, those of ``roi_head``, lists of a cascade's stages) and losses that
-    take the number; a head whose config is silent has its constructor's default. Not the RPN's, and not a teacher's.
+    Heads of every kind (``bbox_head``, ``mask_head``, those of ``roi_head``, lists of a cascade's stages) and losses
+    that take the number; a head whose config is silent has its constructor's default. Not the RPN's, and not a
+    teacher's.
     """
     found: dict[str, int] = {}
 

@@ -52,10 +52,11 @@ def set_teacher(cfg: Config, config: str, checkpoint: str) -> None:
 
 
 def settle_classes(cfg: Config) -> None:
-    """Give each teacher the number of classes that its checkpoint was trained on, and a CoLAD peer the student's; in place.
+    """Give each teacher the number of classes that its checkpoint was trained on, and a CoLAD peer the student's; in
+    place.
 
-    A teacher's config names the set that it was written for; its weights may be of another one. Where the checkpoint is not
-    there yet, or records no class names, nothing is changed. The number goes to ``cfg_options`` of the source.
+    A teacher's config names the set that it was written for; its weights may be of another one. Where the checkpoint is
+    not there yet, or records no class names, nothing is changed. The number goes to ``cfg_options`` of the source.
     """
     model = cfg.get('model') or {}
     for key, source in {'teacher': model.get('teacher'), **(model.get('sources') or {}), 'peer': model.get('peer')}.items():

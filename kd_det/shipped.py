@@ -1,7 +1,7 @@
 """Where the configs and study files that ship with kd_det lie, and their names; MMDetection's configs by theirs.
 
-They are in ``kd_det/.mim``, where MMEngine looks for the configs of a package that is named ``kd_det::...``: in a checkout
-links to the repository's own folders, in a wheel copies that its build made.
+They are in ``kd_det/.mim``, where MMEngine looks for the configs of a package that is named ``kd_det::...``: in a
+checkout links to the repository's own folders, in a wheel copies that its build made.
 """
 import difflib
 import fnmatch
@@ -22,9 +22,10 @@ MMDET = 'mmdet::'
 def register() -> None:
     """Make ``kd_det::`` in ``_base_`` mean the configs beside this file, and find ``mmdet::`` at once; idempotent.
 
-    MMEngine's own rule asks the installed distribution where a package lies, which is wrong for an editable installation,
-    and puts ``_scope_='kd_det'`` into every dict of the base, a scope in which MMDetection's names are not found. For
-    ``mmdet::`` it parses MMDetection's hundred model pages each time, to find the file that the name spells out.
+    MMEngine's own rule asks the installed distribution where a package lies, which is wrong for an editable
+    installation, and puts ``_scope_='kd_det'`` into every dict of the base, a scope in which MMDetection's names are
+    not found. For ``mmdet::`` it parses MMDetection's hundred model pages each time, to find the file that the name
+    spells out.
     """
     if hasattr(Config._get_cfg_path, 'knows_kd_det'):
         return
@@ -44,8 +45,8 @@ def config_file(path: str) -> str:
 
     Args:
         path: ``kd_det::<folder>/<name>.py``; ``mmdet::<folder>/<name>.py`` of the installed MMDetection; or
-            ``configs/<folder>/<name>.py``, as the shipped configs name their teachers: below the current directory if it is
-            there, else the shipped one. Anything else comes back unchanged.
+            ``configs/<folder>/<name>.py``, as the shipped configs name their teachers: below the current directory if
+            it is there, else the shipped one. Anything else comes back unchanged.
 
     Raises:
         ConfigError: ``kd_det::`` with a name that does not ship, ``mmdet::`` with one that MMDetection does not have.
@@ -72,13 +73,15 @@ def config_file(path: str) -> str:
 
 @cache
 def _mmdet_configs() -> Path:
-    """The folder that MMDetection's installation brings its configs in; a folder that is not there without MMDetection."""
+    """The folder that MMDetection's installation brings its configs in; a folder that is not there without MMDetection.
+    """
     spec = find_spec('mmdet')
     return Path(spec.origin if spec and spec.origin else '').parent / '.mim' / 'configs'
 
 
 def shipped_configs(pattern: str = '') -> list[str]:
-    """Names of the shipped configs, ``kd_det::...``, that contain ``pattern`` or match it where it has ``*`` or ``?``."""
+    """Names of the shipped configs, ``kd_det::...``, that contain ``pattern`` or match it where it has ``*`` or ``?``.
+    """
     root = FOLDER / 'configs'
     names = sorted(path.relative_to(root).as_posix() for path in root.glob('*/*.py') if path.parent.name != '_base_')
     wanted = pattern.removeprefix(PREFIX)

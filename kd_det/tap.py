@@ -49,8 +49,9 @@ def tap_method(owner: Any, name: str, on_return: Callable[[Any, dict[str, Any]],
 
 @contextmanager
 def tap_layer(module: nn.Module, on_output: Callable[[Any], None]) -> Iterator[None]:
-    """For the duration of the block, call ``on_output(output)`` each time the module is called (a head's layer is called
-    once per pyramid level)."""
+    """For the duration of the block, call ``on_output(output)`` each time the module is called (a head's layer is
+    called once per pyramid level).
+    """
     handle = module.register_forward_hook(lambda _module, _inputs, output: on_output(output))
     try:
         yield

@@ -51,7 +51,8 @@ def read_state_dict(path: str, network: str | None = None) -> tuple[dict, dict]:
 def digest(state: dict) -> str:
     """SHA-256 over name, dtype, shape and bytes of every tensor of a state_dict, in order of names.
 
-    Equal for equal weights in whatever file: the file itself would not do, it holds times, paths and the optimizer's state.
+    Equal for equal weights in whatever file: the file itself would not do, it holds times, paths and the optimizer's
+    state.
     """
     found = hashlib.sha256()
     for name in sorted(state):
@@ -72,8 +73,8 @@ def check_values(model: nn.Module, state: dict, what: str) -> None:
     """The tensors of ``state`` can be weights of a trained network.
 
     Raises:
-        CheckpointMismatch: inf or NaN; complex numbers, or whole numbers where the network has real ones; every kernel and
-            matrix all zero.
+        CheckpointMismatch: inf or NaN; complex numbers, or whole numbers where the network has real ones; every kernel
+            and matrix all zero.
     """
     own = model.state_dict()
     real = {name: value for name, value in state.items() if name in own and own[name].is_floating_point()}
@@ -117,8 +118,8 @@ def mismatch(model: nn.Module, state: dict) -> tuple[list[str], list[str], list[
 def without_old_keys(model: nn.Module, state: dict, what: str) -> dict:
     """A state_dict without what older versions stored beside the weights.
 
-    - ``data_preprocessor.mean`` and ``.std``, weights' companions in early MMDetection 3.x: they must be what the config
-      normalises by.
+    - ``data_preprocessor.mean`` and ``.std``, weights' companions in early MMDetection 3.x: they must be what the
+      config normalises by.
     - ``ema_*``: MMCV 1's second copy of every weight; the deployed ones are under the plain names.
 
     Raises:

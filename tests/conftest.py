@@ -271,7 +271,8 @@ def late_epoch():
 
 @pytest.fixture(scope='module')
 def made_once(tmp_path_factory):
-    """``made_once(name, make)`` -> (config, checkpoint) of a detector of random weights; ``make(16)`` gives its config."""
+    """``made_once(name, make)`` -> (config, checkpoint) of a detector of random weights; ``make(16)`` gives its config.
+    """
     made = {}
 
     def of(name, make):

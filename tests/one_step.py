@@ -1,7 +1,7 @@
 """A shipped config at a reduced size: its own data pipeline on a few small images, one training step, one prediction.
 
-Nothing is downloaded or read from ``data/``: images and annotations are made here, for whatever classes the config has, and
-teachers, peers and backbones keep random weights.
+Nothing is downloaded or read from ``data/``: images and annotations are made here, for whatever classes the config has,
+and teachers, peers and backbones keep random weights.
 """
 import copy
 import json
@@ -93,7 +93,8 @@ def _numbers(value, factor):
 
 
 def reduced(cfg: Config, folder) -> Config:
-    """The config on generated data, everything in its pipelines small, two images a batch in training and in testing."""
+    """The config on generated data, everything in its pipelines small, two images a batch in training and in testing.
+    """
     cfg = copy.deepcopy(cfg)
     classes = classes_of(data_sets(cfg.train_dataloader.dataset)[0])
     path = make_data(folder, classes)
@@ -122,7 +123,8 @@ def _few_cached(node):
 
 @contextmanager
 def random_teachers(model):
-    """In the block, a teacher's checkpoint is what the teacher is born with; it is loaded, checked and folded as ever."""
+    """In the block, a teacher's checkpoint is what the teacher is born with; it is loaded, checked and folded as ever.
+    """
     networks = {}
     for name, source in getattr(model, 'sources', {}).items():
         if getattr(source, 'checkpoint', None) and hasattr(source, 'model') and hasattr(source, 'folded'):
@@ -136,8 +138,8 @@ def step_and_predict(cfg: Config, folder) -> dict[str, float]:
     """One step and one prediction of a config at a reduced size; returns the losses.
 
     Raises:
-        AssertionError: a loss that is not finite, a term without a loss, a student without a gradient, a checkpoint that
-            is not the plain student's.
+        AssertionError: a loss that is not finite, a term without a loss, a student without a gradient, a checkpoint
+            that is not the plain student's.
     """
     cfg = reduced(cfg, folder)
     hub = MessageHub.get_current_instance()

@@ -1,8 +1,8 @@
 """Tensors that say they are on a GPU, computed on the CPU: code that mixes devices fails, also where it reads values.
 
 PyTorch's FakeTensorMode knows no values, so that it ends where code asks for one; here all values are there. Forward
-passes only. Like PyTorch, an operation takes tensors of one device, and beside them numbers (tensors without dimensions)
-and indices of the CPU.
+passes only. Like PyTorch, an operation takes tensors of one device, and beside them numbers (tensors without
+dimensions) and indices of the CPU.
 """
 import contextlib
 from unittest import mock

@@ -1,5 +1,6 @@
 """The house that the package is built as: imports go one way, downwards, and every file is short."""
 import ast
+import re
 from collections import defaultdict
 from pathlib import Path
 
@@ -104,3 +105,15 @@ def test_imports_inside_functions_have_a_reason():
 def test_no_file_is_longer_than_300_lines():
     lengths = {name: len(path.read_text(encoding='utf-8').splitlines()) for name, path in MODULES.items()}
     assert not {name: count for name, count in lengths.items() if count > 300}
+
+
+def test_code_in_docstrings_stands_in_double_backticks():
+    """What ruff does not look at; layout and sections are its part (``ruff.toml``)."""
+    single = re.compile(r'(?<![`:\w])`(?!`)[^`\n]+`(?![`_\w])')
+    assert single.search('as `x` is') and not single.search('as ``x`` is, :func:`x`, `x`_')
+    found = []
+    for name, path in MODULES.items():
+        for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
+            if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)):
+                found += [f'{name}: {one}' for one in single.findall(ast.get_docstring(node) or '')]
+    assert not found

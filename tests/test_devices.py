@@ -1,5 +1,6 @@
-"""Devices without a device: every loss, adapter and criterion, the mixture fit, and a step of every method on a GPU that is
-pretended. What mixes devices fails."""
+"""Devices without a device: every loss, adapter and criterion, the mixture fit, and a step of every method on a GPU
+that is pretended. What mixes devices fails.
+"""
 import pytest
 import torch
 from conftest import build, make_batch

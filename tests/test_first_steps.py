@@ -1,7 +1,7 @@
 """The small configs of every method still begin as they did: first-step losses as recorded from an earlier commit.
 
-Machines differ in the last bits, so 1e-4 relative. For equality bit for bit, over ten steps and down to the weights, and
-to renew the record where a change of value is meant: ``tools/benchmarks/same_steps.py``.
+Machines differ in the last bits, so 1e-4 relative. For equality bit for bit, over ten steps and down to the weights,
+and to renew the record where a change of value is meant: ``tools/benchmarks/same_steps.py``.
 """
 import json
 import sys

@@ -1,4 +1,5 @@
-"""Losses, adapters, criteria and the mixture fit on drawn shapes and values: finite or a clear error, no input changed."""
+"""Losses, adapters, criteria and the mixture fit on drawn shapes and values: finite or a clear error, no input changed.
+"""
 import pytest
 import torch
 from every_loss import CHANNELS, LOSSES, arguments

@@ -1,4 +1,5 @@
-"""Every shipped config is built, takes one training step and predicts once: all of them with --slow, a sample always."""
+"""Every shipped config is built, takes one training step and predicts once: all of them with --slow, a sample always.
+"""
 import importlib.util
 import subprocess
 import sys

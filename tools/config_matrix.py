@@ -74,7 +74,8 @@ def _model(path: Path) -> dict[str, ast.expr]:
 
 
 def teachers_of(path: Path) -> list[str]:
-    """Stems of the configs that a config's ``teacher``, ``sources`` or ``peer`` name, its bases' where it names none."""
+    """Stems of the configs that a config's ``teacher``, ``sources`` or ``peer`` name, its bases' where it names none.
+    """
     model = _model(path)
     found = [word.value.value for key in ('teacher', 'sources', 'peer') if key in model for node in ast.walk(model[key])
              if isinstance(node, ast.Call) for word in node.keywords

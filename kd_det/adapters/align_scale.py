@@ -13,9 +13,9 @@ def align_scale(student: Tensor, teacher: Tensor) -> Tensor:
         y = (x - mean(x)) std(t) / std(x) + mean(t)      per channel, over batch and space (N, H, W)
 
     It is computed as a x + b with a = std(t) / std(x) and b = mean(t) - a mean(x), so that equal maps give exactly the
-    map. The gradient runs through mean(x) and std(x); the teacher's are constants. Variances are over the N H W places (no
-    Bessel correction), and 1e-8 is added to both. Being statistics of the batch, they depend on what else is in it, and
-    four images are not two and two. Padding takes part on both sides.
+    map. The gradient runs through mean(x) and std(x); the teacher's are constants. Variances are over the N H W places
+    (no Bessel correction), and 1e-8 is added to both. Being statistics of the batch, they depend on what else is in it,
+    and four images are not two and two. Padding takes part on both sides.
 
     Args:
         student: (N, C, H, W).

@@ -14,27 +14,27 @@ NORMS = (None, 'BN', 'GN')
 class ConvAdapter(nn.Module):
     """A convolution from the student's channels to the teacher's, stride 1.
 
-    The paper's adaptation layer is one 1x1 convolution, useful even where the channel counts
-    agree. With `num_layers` > 1 each convolution but the last is followed by its norm, if any,
-    and a ReLU; the last one's output is compared as it is, so it has neither.
+    The paper's adaptation layer is one 1x1 convolution, useful even where the channel counts agree. With ``num_layers``
+    > 1 each convolution but the last is followed by its norm, if any, and a ReLU; the last one's output is compared as
+    it is, so it has neither.
 
     Args:
         in_channels: of the student's guided layer.
         out_channels: of the teacher's hint layer.
         kernel_size: odd; borders are padded so that sizes stay.
         num_layers: convolutions in a row.
-        hidden_channels: between them; `out_channels` by default.
-        resize: how a spatial mismatch is resolved, after the convolutions, so that padded places
-            get zeros and not the bias: 'pad', 'interpolate' or 'none' (see `match_size`).
+        hidden_channels: between them; ``out_channels`` by default.
+        resize: how a spatial mismatch is resolved, after the convolutions, so that padded places get zeros and not the
+            bias: 'pad', 'interpolate' or 'none' (see ``match_size``).
         norm: None, 'BN' or 'GN', between layers.
         bias: of the convolutions.
-        init: 'kaiming' (see `init.py`), or 'identity', which starts as the plain hint does; the
-            latter needs one layer and equal channel counts.
-        seed: of the initial weights. The global random state is neither read nor changed, so two
-            adapters of one shape and seed start equal.
+        init: 'kaiming' (see ``init.py``), or 'identity', which starts as the plain hint does; the latter needs one
+            layer and equal channel counts.
+        seed: of the initial weights. The global random state is neither read nor changed, so two adapters of one shape
+            and seed start equal.
 
     Raises:
-        TypeError, ValueError: an argument out of range, a `norm` with nothing to normalise.
+        TypeError, ValueError: an argument out of range, a ``norm`` with nothing to normalise.
 
     Source: Chen et al. 2017, sec. 3.4.
     """
@@ -79,7 +79,7 @@ class ConvAdapter(nn.Module):
         initialise_(convs, init, seed)
 
     def forward(self, guided: Tensor, target_size: tuple[int, int] | None = None) -> Tensor:
-        """(N, in_channels, h, w) -> (N, out_channels, H, W), `target_size` (H, W) the hint's."""
+        """(N, in_channels, h, w) -> (N, out_channels, H, W), ``target_size`` (H, W) the hint's."""
         if guided.dim() != 4 or guided.shape[1] != self.in_channels:
             raise ValueError(
                 f'the adapter was built for (N, {self.in_channels}, h, w), '

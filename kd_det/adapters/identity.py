@@ -11,7 +11,7 @@ class IdentityAdapter(nn.Module):
     Args:
         in_channels: of the student's guided layer.
         out_channels: of the teacher's hint layer; must be equal.
-        resize: 'pad', 'interpolate' or 'none' (see `match_size`).
+        resize: 'pad', 'interpolate' or 'none' (see ``match_size``).
 
     Raises:
         ValueError: channel counts that differ.

@@ -1,14 +1,13 @@
 """Initialisation of adapters, which must leave no trace in the random state.
 
-With adapters or without, a student has to draw the same initial weights, batches and samples;
-otherwise runs with a term on and off could not be compared. So layers are built in a fork of
-the CPU generator (torch's own initialisation draws from it), and the weights that count come
-from a generator of their own. The global seed is not touched: `torch.manual_seed` would also
-seed every GPU.
+With adapters or without, a student has to draw the same initial weights, batches and samples; otherwise runs with a
+term on and off could not be compared. So layers are built in a fork of the CPU generator (torch's own initialisation
+draws from it), and the weights that count come from a generator of their own. The global seed is not touched:
+``torch.manual_seed`` would also seed every GPU.
 
-The weights of a layer are drawn with variance gain^2 / fan_in (He et al. 2015), gain^2 = 2
-before a ReLU and 1 elsewhere, biases are 0. An adapter's output then starts at the scale of the
-student's feature; torch's default for convolutions, variance 1 / (3 fan_in), starts it smaller.
+The weights of a layer are drawn with variance gain^2 / fan_in (He et al. 2015), gain^2 = 2 before a ReLU and 1
+elsewhere, biases are 0. An adapter's output then starts at the scale of the student's feature; torch's default for
+convolutions, variance 1 / (3 fan_in), starts it smaller.
 """
 import math
 from collections.abc import Callable, Iterator
@@ -58,7 +57,7 @@ def initialise_(layers: list[nn.Conv2d | nn.Linear], init: str, seed: int) -> No
 
 
 def chain(layers: list[nn.Module], between: Callable[[], list[nn.Module]]) -> nn.Sequential:
-    """The layers in a row, what `between` makes after each but the last."""
+    """The layers in a row, what ``between`` makes after each but the last."""
     modules = [layers[0]]
     for layer in layers[1:]:
         modules += [*between(), layer]

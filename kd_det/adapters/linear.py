@@ -10,15 +10,15 @@ from .init import INITS, chain, check_identity_init, initialise_, undisturbed_ra
 class LinearAdapter(nn.Module):
     """A linear layer from the student's features to the teacher's, on the last dimension.
 
-    With `num_layers` > 1 there is a ReLU between layers, none at the end.
+    With ``num_layers`` > 1 there is a ReLU between layers, none at the end.
 
     Args:
         in_features: of the student's guided layer.
         out_features: of the teacher's hint layer.
         num_layers: linear layers in a row.
-        hidden_features: between them; `out_features` by default.
+        hidden_features: between them; ``out_features`` by default.
         bias: of the linear layers.
-        init: 'kaiming' or 'identity', as in `ConvAdapter`.
+        init: 'kaiming' or 'identity', as in ``ConvAdapter``.
         seed: of the initial weights; the global random state is neither read nor changed.
 
     Raises:
@@ -59,8 +59,8 @@ class LinearAdapter(nn.Module):
     def forward(self, guided: Tensor, target_size: tuple[int, ...] | None = None) -> Tensor:
         """(N, ..., in_features) -> (N, ..., out_features).
 
-        `target_size` is the hint's `shape[1:-1]`: () for (N, C), (L,) for tokens (N, L, C). There
-        is no way to resize rows, so it has to be the guided layer's.
+        ``target_size`` is the hint's ``shape[1:-1]``: () for (N, C), (L,) for tokens (N, L, C). There is no way to
+        resize rows, so it has to be the guided layer's.
         """
         if guided.dim() < 2 or guided.shape[-1] != self.in_features:
             raise ValueError(

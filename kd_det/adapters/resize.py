@@ -10,16 +10,16 @@ RESIZE_MODES = ('pad', 'interpolate', 'none')
 def match_size(guided: Tensor, target_size: tuple[int, int] | None, mode: str = 'pad') -> Tensor:
     """Resolve a difference between the guided map's size and the hint's.
 
-    - 'pad': zeros are added at the right and at the bottom, as images are padded, so that equal
-      indices stay equal places. A guided map that is larger is cropped there: what has no hint
-      is not compared. This bridges the rounding of strides. Maps that differ by a factor of 2 or
-      more have different strides, and padding would compare different places: an error.
+    - 'pad': zeros are added at the right and at the bottom, as images are padded, so that equal indices stay equal
+      places. A guided map that is larger is cropped there: what has no hint is not compared. This bridges the rounding
+      of strides. Maps that differ by a factor of 2 or more have different strides, and padding would compare different
+      places: an error.
     - 'interpolate': bilinear, any sizes.
     - 'none': a difference is an error.
 
     Args:
         guided: (N, C, h, w).
-        target_size: (H, W) of the hint; None leaves `guided` as it is.
+        target_size: (H, W) of the hint; None leaves ``guided`` as it is.
         mode: one of the above.
 
     Returns:

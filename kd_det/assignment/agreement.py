@@ -35,7 +35,8 @@ def agreement(first: Tensor, second: Tensor, objects: Tensor, count: int) -> Ten
     """The counts of :class:`Agreement`, without a value being read from the device.
 
     Args:
-        first, second: bool (A,), which candidates each assignment makes positive. A candidate is a prior for one object.
+        first, second: bool (A,), which candidates each assignment makes positive. A candidate is a prior for one
+            object.
         objects: long (A,), the object of each candidate, in 0..count - 1.
         count: objects there may be; those without a candidate do not count.
 

@@ -1,4 +1,5 @@
-"""Co-learning of PAA heads: nine candidates per level, one mixture per object, the costs of the network that decides."""
+"""Co-learning of PAA heads: nine candidates per level, one mixture per object, the costs of the network that decides.
+"""
 from dataclasses import replace
 
 import torch

@@ -127,8 +127,10 @@ def _agreement(first: list[Call], second: list[Call]) -> Tensor:
 
 
 def _matched(matching: _Matching, topk: int) -> Tensor:
-    """Mask (V, G) of what ``dynamic_k_matching`` matches, for all objects at once: of each object the k priors of lowest
-    cost, k the sum of its ``topk`` largest IoUs, at least 1; a prior that several objects take serves the cheapest."""
+    """Mask (V, G) of what ``dynamic_k_matching`` matches, for all objects at once: of each object the k priors of
+    lowest cost, k the sum of its ``topk`` largest IoUs, at least 1; a prior that several objects take serves the
+    cheapest.
+    """
     costs, overlaps = matching.costs, matching.overlaps
     k = overlaps.topk(min(topk, len(overlaps)), dim=0).values.sum(0).int().clamp(min=1)  # (G,)
     rank = costs.sort(dim=0).indices.argsort(dim=0)  # (V, G)

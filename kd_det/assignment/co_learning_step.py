@@ -14,9 +14,10 @@ Criterion = Callable[[Tensor, Tensor, int], Tensor]
 
 @dataclass
 class Shares:
-    """What a batch's decisions were: ``first_teaches``, the share (0..1) taken by the first network; ``decisions``; and,
-    where it was asked for, ``agreement`` (4,) of the assignments that each network's own costs give
-    (:class:`kd_det.assignment.agreement.Agreement`)."""
+    """What a batch's decisions were: ``first_teaches``, the share (0..1) taken by the first network; ``decisions``;
+    and, where it was asked for, ``agreement`` (4,) of the assignments that each network's own costs give
+    (:class:`kd_det.assignment.agreement.Agreement`).
+    """
 
     first_teaches: Tensor
     decisions: int

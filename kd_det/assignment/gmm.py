@@ -1,9 +1,8 @@
 """Two-component Gaussian mixtures in one dimension, a whole batch of them at once.
 
-The fit is the one that :class:`sklearn.mixture.GaussianMixture` makes for PAA
-(``covariance_type='diag'``; means, weights and precisions given): the same EM steps, regularisation
-and stopping rule, applied to each problem on its own. Needs nothing but torch and runs on the
-device of its input.
+The fit is the one that :class:`sklearn.mixture.GaussianMixture` makes for PAA (``covariance_type='diag'``; means,
+weights and precisions given): the same EM steps, regularisation and stopping rule, applied to each problem on its own.
+Needs nothing but torch and runs on the device of its input.
 """
 import math
 from typing import NamedTuple
@@ -26,11 +25,10 @@ _ASK_EVERY_ON_ACCELERATORS = 4
 class TwoGaussians(NamedTuple):
     """P fitted mixtures; component 0 started at the lowest cost, component 1 at the highest.
 
-    ``means``, ``variances``, ``weights``: (P, 2), float64. ``log_likelihood``: (P,), mean log
-    density of the problem's costs. ``iterations``: (P,), EM steps taken, 0 where there were fewer
-    than two costs. ``converged``: (P,), False where ``max_iter`` ended the fit. ``assignment``:
-    (P, K), the likelier component of each cost (0 on a tie), -1 at padding. ``scores``: (P, K), log
-    density of each cost under the mixture, -inf at padding.
+    ``means``, ``variances``, ``weights``: (P, 2), float64. ``log_likelihood``: (P,), mean log density of the problem's
+    costs. ``iterations``: (P,), EM steps taken, 0 where there were fewer than two costs. ``converged``: (P,), False
+    where ``max_iter`` ended the fit. ``assignment``: (P, K), the likelier component of each cost (0 on a tie), -1 at
+    padding. ``scores``: (P, K), log density of each cost under the mixture, -inf at padding.
     """
 
     means: Tensor
@@ -48,19 +46,19 @@ def fit_two_gaussians(costs: Tensor, lengths: Tensor, tol: float = 1e-3, max_ite
                       reg_covar: float = 1e-6) -> TwoGaussians:
     r"""Fit :math:`w_0 N(m_0, v_0) + w_1 N(m_1, v_1)` to each row of ``costs`` by EM.
 
-    Start, as in PAA: means at the row's lowest and highest cost, weights 1/2, variances 1. One
-    step, :math:`r_k(x)` being the posterior of component k at cost x:
+    Start, as in PAA: means at the row's lowest and highest cost, weights 1/2, variances 1. One step, :math:`r_k(x)`
+    being the posterior of component k at cost x:
 
     .. math:: n_k = \sum r_k + 10 \epsilon, \quad m_k = \sum r_k x / n_k, \quad
               v_k = \sum r_k x^2 / n_k - m_k^2 + reg, \quad w_k = n_k / (n_0 + n_1)
 
-    A problem ends with the step whose mean log-likelihood (before the update) is less than ``tol``
-    from the previous step's, or with step ``max_iter``, and is frozen from then on.
+    A problem ends with the step whose mean log-likelihood (before the update) is less than ``tol`` from the previous
+    step's, or with step ``max_iter``, and is frozen from then on.
 
-    All arithmetic is in float64, but squares of costs are taken in the costs' own precision: that
-    is what scikit-learn does to PAA's float32 costs, and it decides about one object in a thousand.
-    Where such rounded squares make a variance non-positive (scikit-learn raises), the problem is
-    fitted again with exact squares and variances of at least ``reg_covar``.
+    All arithmetic is in float64, but squares of costs are taken in the costs' own precision: that is what scikit-learn
+    does to PAA's float32 costs, and it decides about one object in a thousand. Where such rounded squares make a
+    variance non-positive (scikit-learn raises), the problem is fitted again with exact squares and variances of at
+    least ``reg_covar``.
 
     Args:
         costs: (P, K), floating; entries from the row's length on are padding of any value.
@@ -142,8 +140,8 @@ class _Problems(NamedTuple):
 class _Em:
     """EM steps on a set of problems.
 
-    All buffers and the views into them are made once: on a small batch making them costs more than
-    the arithmetic. Parameters are held as theta (3, 2, P'): masses n_k, means, variances.
+    All buffers and the views into them are made once: on a small batch making them costs more than the arithmetic.
+    Parameters are held as theta (3, 2, P'): masses n_k, means, variances.
     """
 
     def __init__(self, problems: _Problems, theta: Tensor, mean_squares: Tensor, reg_covar: float,
@@ -206,9 +204,9 @@ def _run_em(problems: _Problems, tol: float, max_iter: int, reg_covar: float,
             least_variance: float | None = None) -> tuple[Tensor, Tensor, Tensor]:
     """EM until every problem has ended.
 
-    Returns theta (3, 2, P') holding masses n_k, means and variances, the steps taken (P',), and
-    which problems had not converged (P',). A variance that is not positive ends its problem, whose
-    likelihood is nan from there on, and stays visible in theta.
+    Returns theta (3, 2, P') holding masses n_k, means and variances, the steps taken (P',), and which problems had not
+    converged (P',). A variance that is not positive ends its problem, whose likelihood is nan from there on, and stays
+    visible in theta.
     """
     start = problems.start  # (2, P')
     theta = torch.stack([0.5 * problems.count.expand_as(start), start, torch.ones_like(start)])

@@ -1,7 +1,7 @@
 """Probabilistic anchor assignment (PAA) as a function of costs: which anchors serve which object.
 
-Terms: a *candidate* is an anchor that the first, IoU-based assignment gave to a ground truth; its
-*cost* is its classification plus box loss. Needs nothing but torch.
+Terms: a *candidate* is an anchor that the first, IoU-based assignment gave to a ground truth; its *cost* is its
+classification plus box loss. Needs nothing but torch.
 """
 import math
 from itertools import accumulate
@@ -16,8 +16,8 @@ from .gmm import TwoGaussians, fit_two_gaussians
 class Candidates(NamedTuple):
     """The candidates that enter the mixtures, one row per ground truth, costs ascending in a row.
 
-    ``costs``: (P, K), inf at padding. ``indices``: (P, K), positions in the flat input, -1 at
-    padding. ``lengths``: (P,).
+    ``costs``: (P, K), inf at padding. ``indices``: (P, K), positions in the flat input, -1 at padding. ``lengths``:
+    (P,).
     """
 
     costs: Tensor
@@ -62,10 +62,10 @@ def lowest_per_level(costs: Tensor, gt_inds: Tensor, levels: Tensor, num_gts: in
 def separate(costs: Tensor, fit: TwoGaussians) -> Tensor:
     """Positive mask (P, K): samples of the low-cost component up to its highest-density one.
 
-    A cost is positive if it is assigned to component 0 and is at most the cost of that component's
-    sample with the highest mixture density. So equal costs share their fate (PAA cuts a list at a
-    position, and where among equals it cuts is left to ``topk``), and order plays no part. A problem
-    with fewer than two costs has no positives, as in PAA, and so has an empty component 0.
+    A cost is positive if it is assigned to component 0 and is at most the cost of that component's sample with the
+    highest mixture density. So equal costs share their fate (PAA cuts a list at a position, and where among equals it
+    cuts is left to ``topk``), and order plays no part. A problem with fewer than two costs has no positives, as in PAA,
+    and so has an empty component 0.
 
     Args:
         costs: (P, K), as they were fitted; padding of any value.

@@ -21,8 +21,8 @@ class Decision:
 
     Attributes:
         source: the head's attribute that decided.
-        evidence: name to tensor: what another head must see alike for the decision to be its own
-            (priors, ground truths; for PAA the candidates too).
+        evidence: name to tensor: what another head must see alike for the decision to be its own (priors, ground
+            truths; for PAA the candidates too).
         result: what came out; a copy.
     """
 
@@ -61,8 +61,8 @@ def record(head: nn.Module, stop_after: int | None = None) -> Iterator[Assignmen
 
     Args:
         head: a dense head with a dynamic assigner, or a PAA head.
-        stop_after: leave the block when so many decisions are made, so that no loss is computed
-            which nobody wants. None: run the block to its end.
+        stop_after: leave the block when so many decisions are made, so that no loss is computed which nobody wants.
+            None: run the block to its end.
 
     Raises:
         ConfigError: the head's decisions cannot be recorded, or it has only static ones.
@@ -105,9 +105,10 @@ class Call:
 
 @contextmanager
 def intercept(head: nn.Module, decide: Callable[[Call], Any], targets: tuple | None = None) -> Iterator[None]:
-    """In the block, ``decide(call)`` stands where the head decides; a result of None means what
-    ``call.run()`` gave in it. ``targets`` of an earlier call on the same batch save a PAA head from
-    making its first, IoU-based assignment again."""
+    """In the block, ``decide(call)`` stands where the head decides; a result of None means what ``call.run()`` gave in
+    it. ``targets`` of an earlier call on the same batch save a PAA head from making its first, IoU-based assignment
+    again.
+    """
     with ExitStack() as stack:
         if isinstance(head, PAAHead):
             dynamic_assigners(head)  # refuses what cannot be recorded

@@ -15,15 +15,15 @@ from ..tap import replaced
 
 @contextmanager
 def weighed_by_score(model: nn.Module, power: float = 1.0) -> Iterator[None]:
-    """For the block, the losses of a positive prior count ``score ** power`` of its ground truth (``gt_instances.scores``;
-    1 where there are none)::
+    """For the block, the losses of a positive prior count ``score ** power`` of its ground truth
+    (``gt_instances.scores``; 1 where there are none)::
 
         label weight, box weight of prior i  *=  s_g(i)^power        g(i): the object that it is assigned to
 
     Divisors are those without scores: heads count positives and samples. What is no object keeps its weight.
 
-    Reached are the RPN, box heads of R-CNN stages, and dense heads with ``AnchorHead``'s own targets (RetinaNet, SSD). The
-    methods live in the instances for as long as the block lasts; the model's classes and keys stay what they are.
+    Reached are the RPN, box heads of R-CNN stages, and dense heads with ``AnchorHead``'s own targets (RetinaNet, SSD).
+    The methods live in the instances for as long as the block lasts; the model's classes and keys stay what they are.
 
     Raises:
         ConfigError: a dense head or box head that computes targets in a way of its own.

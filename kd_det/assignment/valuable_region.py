@@ -12,9 +12,9 @@ def valuable_region(anchors: Tensor, level_sizes: list[int], valid: Tensor, obje
         V_g  = {anchors whose DIoU with g lies in [alpha t_g, t_g)}
         w_i  = max over g with i in V_g of IoU(anchor i, object g);  0 where there is no such g
 
-    Candidates of g are, on each level, the ``topk`` anchors whose centers lie nearest to that of g. The region itself is
-    all anchors, those whose center lies outside the object and those that are positive too: DIoU is at most the IoU, so
-    that a positive anchor off the center can be below t.
+    Candidates of g are, on each level, the ``topk`` anchors whose centers lie nearest to that of g. The region itself
+    is all anchors, those whose center lies outside the object and those that are positive too: DIoU is at most the IoU,
+    so that a positive anchor off the center can be below t.
 
     Args:
         anchors: (P, 4), xyxy in pixels, level after level.

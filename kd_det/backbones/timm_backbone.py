@@ -28,8 +28,8 @@ class TimmBackbone(BaseModule):
         out_indices (tuple[int] | None): which of timm's maps, counted as timm counts (most CNNs have strides
             2, 4, 8, 16, 32; Swin, ConvNeXt 4, 8, 16, 32). None: the last one of each stride from 4 on.
         frozen_stages (int): as MMDetection's backbones: -1 none, 0 the stem, n the stem and the first n stages, where
-            stage 1 ends in stride 4, stage 2 in stride 8 ... Frozen parameters get no gradient, and modules all of whose
-            parameters are frozen stay in eval mode.
+            stage 1 ends in stride 4, stage 2 in stride 8 ... Frozen parameters get no gradient, and modules all of
+            whose parameters are frozen stay in eval mode.
         norm_eval (bool): keep batch norms in eval mode while training, as MMDetection's ResNet does.
         in_channels (int): channels of the images.
         model_args (dict | None): further arguments of timm's constructor, such as ``drop_path_rate``.
@@ -86,7 +86,8 @@ class TimmBackbone(BaseModule):
 
     def _leave_unused_out(self, size: tuple[int, int, int]) -> None:
         """Parameters that no map depends on are deleted where they end a sequence, and get no gradient elsewhere:
-        they would fail the check for untrained parameters, and hang a run on several GPUs."""
+        they would fail the check for untrained parameters, and hang a run on several GPUs.
+        """
         looked_at = extractor(self.model_name, self.out_indices, meta=True, **self._arguments)
         used = frozenset().union(*dependencies(looked_at, size))
         self._warn_of_fixed_size(looked_at, size)

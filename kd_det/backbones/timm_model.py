@@ -70,7 +70,8 @@ def _create(model_name: str, arguments: dict) -> nn.Module:
 
 def any_size(model_name: str, arguments: dict) -> dict:
     """What makes a transformer take images of any size, where its constructor knows of it and ``arguments`` do not say:
-    timm's default is to refuse all but the size of its pre-training."""
+    timm's default is to refuse all but the size of its pre-training.
+    """
     kind = type(classifier(model_name, **arguments))
     takes = inspect.signature(kind.__init__).parameters
     wanted = {'dynamic_img_size': True, 'dynamic_img_pad': True}

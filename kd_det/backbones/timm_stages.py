@@ -9,8 +9,8 @@ def frozen_parameters(model_name: str, frozen_stages: int, size: tuple[int, int,
     """The parameters that ``frozen_stages`` means, by their names in an extractor of all maps.
 
     MMDetection's count: -1 none, 0 the stem, n the stem and the first n stages. Stage n ends in the n-th map that a
-    detector uses, stage 1 in stride 4, stage 2 in stride 8 ...; of a network with one stride (a plain ViT) each block is
-    a stage. A stage's parameters are those that its map depends on, so nothing has to be known of the architecture.
+    detector uses, stage 1 in stride 4, stage 2 in stride 8 ...; of a network with one stride (a plain ViT) each block
+    is a stage. A stage's parameters are those that its map depends on, so nothing has to be known of the architecture.
 
     Args:
         size: (C, H, W) of an image that the model takes.

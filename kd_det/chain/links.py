@@ -37,7 +37,8 @@ class Link:
         self.cfg.chain.starts_from = digest(read_state_dict(checkpoint)[0])
 
     def build(self) -> nn.Module:
-        """The detector that the run will train, its weights unread: whatever its config cannot mean is an error here."""
+        """The detector that the run will train, its weights unread: whatever its config cannot mean is an error here.
+        """
         with DefaultScope.overwrite_default_scope(self.cfg.get('default_scope', 'mmdet')):
             return MODELS.build(copy.deepcopy(self.cfg.model))
 
@@ -45,9 +46,9 @@ class Link:
 def links_of(cfg: Config, teachers: Sequence[tuple[str, str]] = (), count: int | None = None) -> list[Link]:
     """The runs of a chain, in order; nothing is written.
 
-    The first is the config's own run under the first teacher. Each of the others is the same, under its teacher, from the
-    student's weights at the end of the one before: a fresh optimizer, a fresh schedule, and nothing inherited from the
-    teacher, which would undo what the student has learned (Cao et al. 2023, MTPD: teachers from the nearest to the
+    The first is the config's own run under the first teacher. Each of the others is the same, under its teacher, from
+    the student's weights at the end of the one before: a fresh optimizer, a fresh schedule, and nothing inherited from
+    the teacher, which would undo what the student has learned (Cao et al. 2023, MTPD: teachers from the nearest to the
     farthest).
 
     Args:

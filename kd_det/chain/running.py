@@ -19,8 +19,8 @@ from .links import Link
 def run_chain(links: Sequence[Link], work_dir: str, anyway: bool = False) -> str:
     """Train what is not trained yet; the student at the end of the last link.
 
-    Every link is an ordinary run in its own work directory, whose dumped config trains it alone. A run that stops (Ctrl-C,
-    an error) ends the chain; the same command goes on from there.
+    Every link is an ordinary run in its own work directory, whose dumped config trains it alone. A run that stops
+    (Ctrl-C, an error) ends the chain; the same command goes on from there.
 
     Args:
         links: of :func:`kd_det.chain.links.links_of`.
@@ -31,8 +31,8 @@ def run_chain(links: Sequence[Link], work_dir: str, anyway: bool = False) -> str
         str: the last link's checkpoint.
 
     Raises:
-        ConfigError: a pair that cannot be, before the first link; a link's directory with a run of another config or that
-            began with other weights.
+        ConfigError: a pair that cannot be, before the first link; a link's directory with a run of another config or
+            that began with other weights.
     """
     for link in links:
         link.build()

@@ -1,4 +1,5 @@
-"""``kd-det distill``: a folder of images, a teacher and a student in; a distilled student, compared and exported, out."""
+"""``kd-det distill``: a folder of images, a teacher and a student in; a distilled student, compared and exported, out.
+"""
 import argparse
 import json
 import os.path as osp

@@ -1,4 +1,5 @@
-"""``kd-det study``: run an accuracy study: train what is not recorded yet, record every finished run, write the table."""
+"""``kd-det study``: run an accuracy study: train what is not recorded yet, record every finished run, write the table.
+"""
 import argparse
 import glob
 import os

@@ -1,8 +1,8 @@
 """How far a difference in AP depends on which images happened to be evaluated: paired bootstrap over images.
 
-Each draw takes as many images as the evaluation set has, with replacement, the same for both detectors, and computes the
-difference of their AP on them; the middle 95 % of the differences are the interval (Efron and Tibshirani 1993, chapter
-13, percentile interval). It says nothing about the spread over seeds, which is a matter of training.
+Each draw takes as many images as the evaluation set has, with replacement, the same for both detectors, and computes
+the difference of their AP on them; the middle 95 % of the differences are the interval (Efron and Tibshirani 1993,
+chapter 13, percentile interval). It says nothing about the spread over seeds, which is a matter of training.
 """
 from collections.abc import Sequence
 from dataclasses import dataclass

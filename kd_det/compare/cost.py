@@ -1,8 +1,8 @@
 """What a detector costs: parameters, multiply-adds, time.
 
-All three refer to the whole ``model.test_step`` of the deployed detector with one image:
-normalisation and padding, (copy to the device,) network, box decoding, NMS, boxes scaled back to
-the original image. Reading, decoding and resizing the image come before it and are not included.
+All three refer to the whole ``model.test_step`` of the deployed detector with one image: normalisation and padding,
+(copy to the device,) network, box decoding, NMS, boxes scaled back to the original image. Reading, decoding and
+resizing the image come before it and are not included.
 """
 import contextlib
 import time
@@ -49,8 +49,7 @@ def _plain_attention():
 def multiply_adds(model: nn.Module, batches: Sequence[dict]) -> float:
     """Mean multiply-adds of ``model.test_step`` over the batches; see :data:`CONVENTION`.
 
-    A two-stage detector's number depends on how many proposals an image gives, hence the mean over
-    real images.
+    A two-stage detector's number depends on how many proposals an image gives, hence the mean over real images.
     """
     import torchvision  # noqa: F401  (registers torch.ops.torchvision)
     counter = FlopCounterMode(

@@ -1,6 +1,7 @@
 """Detections of an evaluation set as a small file: COCO's result format, gzipped JSON.
 
-``gzip.open`` and ``json.load`` give the list that ``pycocotools``' ``loadRes`` takes. Equal detections give equal bytes.
+``gzip.open`` and ``json.load`` give the list that ``pycocotools``' ``loadRes`` takes. Equal detections give equal
+bytes.
 """
 import gzip
 import hashlib

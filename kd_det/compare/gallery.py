@@ -71,8 +71,8 @@ def as_data(truth: COCO, photo: Photo, detections: Sequence[Sequence[dict]], err
     """One image for the page's script; boxes are [x, y, width, height] in pixels of the scaled image.
 
     Returns:
-        dict: ``w``, ``h``, ``src`` (a data URL), ``name``; ``objects``: [box, label, by detector the score that finds it,
-        0 where none does]; ``detections``: by detector [box, label, score, place in :data:`KINDS`].
+        dict: ``w``, ``h``, ``src`` (a data URL), ``name``; ``objects``: [box, label, by detector the score that finds
+        it, 0 where none does]; ``detections``: by detector [box, label, score, place in :data:`KINDS`].
     """
     source, (width, height) = thumbnail(photo.path)
     scale = width / photo.width

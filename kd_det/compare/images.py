@@ -36,8 +36,7 @@ def open_test_set(cfgs: Sequence[Config]) -> Any | None:
 def test_images(cfgs: Sequence[Config], number: int) -> list[str] | None:
     """Paths of up to ``number`` images, evenly spaced over the first config's test set that exists.
 
-    One set for all, so that every detector is measured on the same images. None if the data of no
-    config is there.
+    One set for all, so that every detector is measured on the same images. None if the data of no config is there.
     """
     dataset = open_test_set(cfgs)
     if dataset is None:
@@ -52,13 +51,12 @@ def prepared(cfg: Config, images: Sequence[str] | None, number: int) -> list[dic
 
     Args:
         cfg (Config): of the detector.
-        images (Sequence[str] | None): paths; None makes ``number`` images of seeded uniform noise,
-            of the size that the pipeline resizes to.
+        images (Sequence[str] | None): paths; None makes ``number`` images of seeded uniform noise, of the size that the
+            pipeline resizes to.
         number (int): how many images of noise.
 
     Returns:
-        list[dict]: arguments of ``model.test_step``: ``inputs`` [(3, h, w) uint8] and
-        ``data_samples``.
+        list[dict]: arguments of ``model.test_step``: ``inputs`` [(3, h, w) uint8] and ``data_samples``.
 
     Raises:
         CompareError: the config has no test pipeline.

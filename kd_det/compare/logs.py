@@ -1,7 +1,7 @@
 """What a work directory recorded: losses by iteration, AP by epoch, results of ``tools/test.py``.
 
-MMEngine makes one folder per session, ``<work dir>/<timestamp>/``. Training and validation are
-lines of JSON in its ``vis_data/<timestamp>.json``; a test is one object in ``<timestamp>.json``.
+MMEngine makes one folder per session, ``<work dir>/<timestamp>/``. Training and validation are lines of JSON in its
+``vis_data/<timestamp>.json``; a test is one object in ``<timestamp>.json``.
 """
 import json
 import os
@@ -41,8 +41,8 @@ class RunLog:
     """The sessions of a work directory joined: a resumed session replaces what it repeats.
 
     Attributes:
-        train (list[dict]): training lines in order, with ``loss``, ``iter`` and, if the run counts
-            in epochs, ``epoch`` (1-based).
+        train (list[dict]): training lines in order, with ``loss``, ``iter`` and, if the run counts in epochs, ``epoch``
+            (1-based).
         records (list[Record]): evaluations in order.
         config (str | None): resolved config of the last session that trained.
     """
@@ -53,8 +53,8 @@ class RunLog:
     def iters_per_epoch(self) -> int | None:
         """Length of an epoch; None if the run counts in iterations.
 
-        Line i of epoch e says i <= e * length; the largest i / e, rounded up, is the length as soon
-        as the last logged line of some epoch is less than e iterations from its end.
+        Line i of epoch e says i <= e * length; the largest i / e, rounded up, is the length as soon as the last logged
+        line of some epoch is less than e iterations from its end.
         """
         lines = [line for line in self.train if line.get('epoch')]
         if not lines or len(lines) < len(self.train):
@@ -66,8 +66,8 @@ def read_log(work_dir: str) -> RunLog:
     """Read every session below a work directory.
 
     Raises:
-        CompareError: a log line that is not JSON. Only an unfinished last line, which a killed run
-            leaves behind, is skipped, with a warning.
+        CompareError: a log line that is not JSON. Only an unfinished last line, which a killed run leaves behind, is
+            skipped, with a warning.
     """
     log = RunLog()
     for name in sorted(os.listdir(work_dir)):

@@ -1,4 +1,6 @@
-"""Detections matched to ground truth as COCO does it, kept per image, so that AP can be computed for any draw of images."""
+"""Detections matched to ground truth as COCO does it, kept per image, so that AP can be computed for any draw of
+images.
+"""
 import contextlib
 import io
 from collections.abc import Sequence

@@ -127,7 +127,8 @@ def loss_charts(rows: Sequence[Row]) -> list[str]:
 
 
 def is_distillation(name: str) -> bool:
-    """Whether a logged loss is a term that distillation adds, by the words in the names that the terms give themselves."""
+    """Whether a logged loss is a term that distillation adds, by the words in the names that the terms give themselves.
+    """
     return not DISTILLATION_WORDS.isdisjoint(re.split(r'[._]', name))
 
 

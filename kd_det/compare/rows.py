@@ -74,8 +74,8 @@ def spread_of(values: Sequence[float | None]) -> Spread | None:
 def fold(members: Sequence[Member], keep_apart: bool = False) -> tuple[list[Row], list[str]]:
     """Group the seeds of one config.
 
-    Runs with equal recipes, evaluated on the same data, become one row if all their seeds are known
-    and different; otherwise they would count one training twice, and stay apart.
+    Runs with equal recipes, evaluated on the same data, become one row if all their seeds are known and different;
+    otherwise they would count one training twice, and stay apart.
 
     Returns:
         tuple: rows in the order of their first members, and remarks for the reader.

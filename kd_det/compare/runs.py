@@ -37,8 +37,8 @@ def find_run(spec: str, name: str | None = None, data_root: str | None = None) -
     """Resolve ``WORK_DIR`` or ``CONFIG:CHECKPOINT``.
 
     Raises:
-        CompareError: neither of them; a work directory without (or with several) configs, or
-            without a checkpoint; an unreadable log.
+        CompareError: neither of them; a work directory without (or with several) configs, or without a checkpoint; an
+            unreadable log.
     """
     if osp.isdir(spec):
         run = _from_work_dir(spec)
@@ -105,8 +105,8 @@ def seed_of(cfg: Config, meta: dict[str, Any]) -> int | None:
 def recipe(cfg: Config, meta: dict[str, Any]) -> str:
     """A text that is equal for two runs that differ in the seed alone.
 
-    The resolved config without what only says where and how the run was started, together with the
-    length of the training that the checkpoint has seen.
+    The resolved config without what only says where and how the run was started, together with the length of the
+    training that the checkpoint has seen.
     """
     content = copy.deepcopy(cfg.to_dict())
     for key in ('work_dir', 'launcher', 'log_level', 'experiment_name'):

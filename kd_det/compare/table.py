@@ -92,8 +92,8 @@ def class_columns(rows: Sequence[Row]) -> tuple[list[str], list[Column]]:
 def text(title: str, names: Sequence[str], columns: Sequence[Column], width: int = 120) -> str:
     """Right-aligned columns in ``width`` characters.
 
-    Names are wrapped where that suffices; otherwise the table continues below, from the next group
-    of columns where there are groups.
+    Names are wrapped where that suffices; otherwise the table continues below, from the next group of columns where
+    there are groups.
     """
     head = min(max(map(len, (title, *names))), _NAME_WIDTH)
 

@@ -173,8 +173,8 @@ def _guard(loader: type) -> None:
     """Two things that are the same on every route of MMEngine's loader.
 
     - Backends hand bytes to ``torch.load``; the one who knows the name adds it to the error.
-    - ``Runner.resume`` executes the text in ``meta['config']``, which MMCV 1 wrote; it is taken out. All that the runner
-      looks up in it is ``gpu_ids``, which MMEngine's own checkpoints do not have.
+    - ``Runner.resume`` executes the text in ``meta['config']``, which MMCV 1 wrote; it is taken out. All that the
+      runner looks up in it is ``gpu_ids``, which MMEngine's own checkpoints do not have.
     """
     unguarded = loader.load_checkpoint.__func__
 

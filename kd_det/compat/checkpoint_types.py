@@ -1,7 +1,6 @@
 """The types beside tensors that an MMEngine checkpoint is made of, and nothing more.
 
-What MMEngine writes, found by reading the pickles of its message hub and of each of its parameter
-schedulers:
+What MMEngine writes, found by reading the pickles of its message hub and of each of its parameter schedulers:
 
 =========================================  =====================================================
 in the file                                where from
@@ -15,12 +14,12 @@ in the file                                where from
 ``bytes``                                  the contents of an empty array
 =========================================  =====================================================
 
-``OrderedDict``, ``Counter`` (``MultiStepLR``) and ``_codecs.encode`` (bytes at pickle protocol 2)
-are on PyTorch's own list.
+``OrderedDict``, ``Counter`` (``MultiStepLR``) and ``_codecs.encode`` (bytes at pickle protocol 2) are on PyTorch's own
+list.
 
-NumPy's own unpickling functions are not listed. They trust the file: a forged ``dtype`` state marks
-plain numbers as object pointers, and freeing such an array writes to memory of the file's choosing.
-``getattr`` reaches anything. Stand-ins of the same names check what they are asked for.
+NumPy's own unpickling functions are not listed. They trust the file: a forged ``dtype`` state marks plain numbers as
+object pointers, and freeing such an array writes to memory of the file's choosing. ``getattr`` reaches anything.
+Stand-ins of the same names check what they are asked for.
 """
 from __future__ import annotations
 
@@ -134,8 +133,8 @@ def allow() -> None:
 def statistics_unchanged() -> Iterator[None]:
     """Undo what unpickling a ``HistoryBuffer`` does to its class.
 
-    MMEngine merges the statistics named in the file into ``HistoryBuffer`` itself, where a forged
-    file could make ``mean`` mean ``max`` for the rest of the process.
+    MMEngine merges the statistics named in the file into ``HistoryBuffer`` itself, where a forged file could make
+    ``mean`` mean ``max`` for the rest of the process.
     """
     try:
         from mmengine.logging import HistoryBuffer
@@ -154,8 +153,8 @@ def statistics_unchanged() -> Iterator[None]:
 def to_numpy(value: Any, done: dict[int, tuple[Any, Any]] | None = None) -> Any:
     """``value`` with every stand-in array in it an ordinary one; dicts and lists stay themselves.
 
-    Each object is visited once, so that nested references cannot make this take for ever. ``done``
-    keeps the originals too: an id is only theirs while they live.
+    Each object is visited once, so that nested references cannot make this take for ever. ``done`` keeps the originals
+    too: an id is only theirs while they live.
     """
     done = {} if done is None else done
     if id(value) in done:

@@ -1,10 +1,9 @@
 """Serves ``mmcv._ext`` where MMCV was installed without its compiled ops.
 
-MMCV's wrappers (``mmcv.ops.*``) reach every kernel through the extension module ``mmcv._ext``.
-``mmcv-lite`` and source installs do not have it, so ``import mmcv.ops`` fails there.
-:func:`install` adds an import finder that answers for this one name with a module built from
-:mod:`kd_det.compat.ops`. The finder stands last in ``sys.meta_path``: whatever a real file would
-answer comes first, so a compiled extension is never shadowed.
+MMCV's wrappers (``mmcv.ops.*``) reach every kernel through the extension module ``mmcv._ext``. ``mmcv-lite`` and source
+installs do not have it, so ``import mmcv.ops`` fails there. :func:`install` adds an import finder that answers for this
+one name with a module built from :mod:`kd_det.compat.ops`. The finder stands last in ``sys.meta_path``: whatever a real
+file would answer comes first, so a compiled extension is never shadowed.
 """
 from __future__ import annotations
 
@@ -68,8 +67,8 @@ def backend() -> str:
     """Which implementation ``mmcv._ext`` resolves to, without importing MMCV.
 
     Returns:
-        str: ``'compiled'`` (a real extension exists), ``'torchvision'`` (served by kd_det),
-        ``'none'`` (MMCV without ops, :func:`install` not called) or ``'missing'`` (no MMCV).
+        str: ``'compiled'`` (a real extension exists), ``'torchvision'`` (served by kd_det), ``'none'`` (MMCV without
+        ops, :func:`install` not called) or ``'missing'`` (no MMCV).
     """
     loaded = sys.modules.get(MODULE)
     if loaded is not None:

@@ -6,7 +6,8 @@ from importlib.abc import Loader
 
 
 def find_loader(fullname: str) -> Loader | None:
-    """``pkgutil.find_loader`` as it was before Python 3.14: the loader of a module, None where there is no such module."""
+    """``pkgutil.find_loader`` as it was before Python 3.14: the loader of a module, None where there is no such module.
+    """
     try:
         spec = importlib.util.find_spec(fullname)
     except ModuleNotFoundError:  # of a package above it

@@ -141,9 +141,9 @@ class Picture:
 def draw(rng, canvas, images, pool):
     """A Picture on an (H, W, 3) canvas; every digit in it shows LEAST_VISIBLE of its ink.
 
-    2 to 8 digits (as far as they fit) and 0 to 2 distractors; about 6 % of the pictures hold no
-    digit. Heights: 24 to 120 pixels at 320x240, half of them above 65, so that networks trained
-    from scratch for minutes learn something and small digits stay hard.
+    2 to 8 digits (as far as they fit) and 0 to 2 distractors; about 6 % of the pictures hold no digit. Heights: 24 to
+    120 pixels at 320x240, half of them above 65, so that networks trained from scratch for minutes learn something and
+    small digits stay hard.
     """
     picture = Picture(canvas)
     scale = min(canvas.shape[1] / 320, canvas.shape[0] / 240)

@@ -1,4 +1,5 @@
-"""Whether the same image is seen the same way again: which transforms of a pipeline draw, and how it can be mirrored."""
+"""Whether the same image is seen the same way again: which transforms of a pipeline draw, and how it can be mirrored.
+"""
 from collections.abc import Iterator
 from typing import Any
 
@@ -37,8 +38,8 @@ def check_exact_views(dataset: Any, preprocessor: nn.Module, key: str, where: st
         where (str): the config key of the data set.
 
     Raises:
-        ConfigError: a transform or a batch augmentation that changes an image at random, but for mirroring; samples that do
-            not say what they show.
+        ConfigError: a transform or a batch augmentation that changes an image at random, but for mirroring; samples
+            that do not say what they show.
     """
     transforms = list(transforms_of(dataset))
     names = [type(transform).__name__ for transform in transforms]

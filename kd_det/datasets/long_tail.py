@@ -23,7 +23,7 @@ def images_per_class(coco: dict) -> dict[str, int]:
 def targets(counts: dict[str, int], ratio: float, order: Sequence[str] | None = None) -> dict[str, int]:
     """How many images each class may have::
 
-        n_k = max(1, round(n_0 * ratio^(-k / (K - 1)))),    k = 0 ... K - 1 in ``order``, n_0 = images of the first class
+        n_k = max(1, round(n_0 * ratio^(-k / (K - 1)))),  k = 0 ... K - 1 in ``order``, n_0 = images of the first class
 
     Args:
         counts: images of each class.
@@ -46,10 +46,10 @@ def targets(counts: dict[str, int], ratio: float, order: Sequence[str] | None = 
 def long_tail(coco: dict, ratio: float, seed: int, order: Sequence[str] | None = None) -> dict:
     """A part of a data set whose classes have exponentially falling numbers of images.
 
-    Images are looked at in an order drawn by ``seed``, those with rare classes first; one is taken if no class in it has
-    as many as :func:`targets` says. Whole images are taken or left: an object without its annotation would be taught as
-    background. Classes that come together in one image may therefore stay below their targets. Images without objects
-    are left out.
+    Images are looked at in an order drawn by ``seed``, those with rare classes first; one is taken if no class in it
+    has as many as :func:`targets` says. Whole images are taken or left: an object without its annotation would be
+    taught as background. Classes that come together in one image may therefore stay below their targets. Images without
+    objects are left out.
 
     Raises:
         DataError: as :func:`targets`; a class that is left without an image.

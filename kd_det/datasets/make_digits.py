@@ -1,10 +1,9 @@
 """Makes the embedded demo set: real handwritten digits on photographs, COCO format, no network.
 
-    kd-det data digits [--out data/digits] [--train 400] [--dev 100] [--val 200]
-                       [--size 320x240] [--seed 0] [--force]
+    kd-det data digits [--out data/digits] [--train 400] [--dev 100] [--val 200] [--size 320x240] [--seed 0] [--force]
 
-Ink: the 1,797 8x8 digits of scikit-learn (``load_digits``, UCI Optical Recognition of Handwritten
-Digits). Background: its two photographs (``load_sample_images``). Ten classes '0' .. '9'.
+Ink: the 1,797 8x8 digits of scikit-learn (``load_digits``, UCI Optical Recognition of Handwritten Digits). Background:
+its two photographs (``load_sample_images``). Ten classes '0' .. '9'.
 
 Result, three roles: train (fit), dev (for choosing), val (for reporting)::
 
@@ -12,9 +11,9 @@ Result, three roles: train (fit), dev (for choosing), val (for reporting)::
     OUT/annotations/{train,dev,val}.json      file_name relative to OUT/images
     OUT/meta.json                             the parameters, by which a finished set is known
 
-No digit sample and no pixel of a photograph serves two splits. Image i of a split depends on
-(seed, split, i, size) alone, so asking for more images only appends. Bytes repeat for the same
-versions of OpenCV and numpy (both are written to meta.json).
+No digit sample and no pixel of a photograph serves two splits. Image i of a split depends on (seed, split, i, size)
+alone, so asking for more images only appends. Bytes repeat for the same versions of OpenCV and numpy (both are written
+to meta.json).
 """
 import argparse
 import json
@@ -178,8 +177,8 @@ def make(out='data/digits', train=400, dev=100, val=200, size=(320, 240), seed=0
     Args:
         out (str | Path): folder to make; appears complete or not at all.
         train, dev, val (int): images per split, at least 1.
-        size (tuple): (width, height) in pixels, at least 64 each; digits scale with it, from 24
-            to 120 pixels at (320, 240) and never under 10.
+        size (tuple): (width, height) in pixels, at least 64 each; digits scale with it, from 24 to 120 pixels at (320,
+            240) and never under 10.
         seed (int): non-negative.
         force (bool): replace a different or damaged digits set.
         say (callable): receives progress lines.

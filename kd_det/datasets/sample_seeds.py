@@ -1,4 +1,5 @@
-"""Augmentation that depends on the seed, the epoch and the sample, and on nothing else: not on which worker draws it."""
+"""Augmentation that depends on the seed, the epoch and the sample, and on nothing else: not on which worker draws it.
+"""
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -85,8 +86,8 @@ class SeededBatches:
 class SeededItems:
     """Fetches a batch, each sample from its own random state; the process's random state is as before afterwards.
 
-    ``DataLoader`` asks a data set for a whole batch by its ``__getitems__`` if it has one. This is put there, so that the
-    data set stays the object that hooks know and change.
+    ``DataLoader`` asks a data set for a whole batch by its ``__getitems__`` if it has one. This is put there, so that
+    the data set stays the object that hooks know and change.
     """
 
     def __init__(self, dataset: Any) -> None:

@@ -46,8 +46,8 @@ class ScoredBoxes(HorizontalBoxes):
 class ScoredCocoDataset(CocoDataset):
     """``CocoDataset`` that hands out each annotation's ``score`` as ``gt_instances.scores`` (B,); 1 where it has none.
 
-    What reads them: :class:`kd_det.engine.score_weight_hook.ScoreWeightHook`. Transforms that move boxes, pick some or join
-    those of several images keep them.
+    What reads them: :class:`kd_det.engine.score_weight_hook.ScoreWeightHook`. Transforms that move boxes, pick some or
+    join those of several images keep them.
 
     Raises:
         ConfigError: a pipeline without ``LoadAnnotations`` and ``PackDetInputs``; a transform that makes boxes anew.

@@ -13,9 +13,9 @@ from ..errors import ConfigError
 class SourceRatioSampler(Sampler):
     """For a ``ConcatDataset``: each batch holds so many images of each of its data sets.
 
-    MMDetection's ``MultiSourceSampler`` never ends, which an epoch-based loop cannot use. This one's epoch is as long as
-    the concatenated data sets; a data set that is used up begins anew, in another order. The order depends on seed, epoch
-    and place alone, not on the number of ranks' history: a resumed run draws what an uninterrupted one draws.
+    MMDetection's ``MultiSourceSampler`` never ends, which an epoch-based loop cannot use. This one's epoch is as long
+    as the concatenated data sets; a data set that is used up begins anew, in another order. The order depends on seed,
+    epoch and place alone, not on the number of ranks' history: a resumed run draws what an uninterrupted one draws.
 
     Args:
         dataset: a ``ConcatDataset``.

@@ -42,8 +42,8 @@ class TwoViewDataset:
     The student's pipeline runs as ever. From the first resize on it runs again, on the image as it was there, each
     transform from the random state it had before, with every resize directed to exactly ``scale_factor`` times the size
     that the student's reached: the teacher's view is made from the original pixels, never from the student's smaller
-    image, and pixel (x, y) of the student is pixel (s x, s y) of the teacher in continuous coordinates. What comes before
-    the first resize, reading and decoding above all, is the same for both and done once. The view travels as
+    image, and pixel (x, y) of the student is pixel (s x, s y) of the teacher in continuous coordinates. What comes
+    before the first resize, reading and decoding above all, is the same for both and done once. The view travels as
     ``data_samples.teacher_view`` (uint8, (3, s h, s w)); boxes are those of the student.
 
     Args:

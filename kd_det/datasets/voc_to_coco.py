@@ -1,22 +1,21 @@
 """Converts Pascal VOC annotations (XML) of one or several image sets to one COCO JSON file.
 
-    kd-det data voc VOCDEVKIT --sets 2007:trainval 2012:trainval --out X.json
-        [--classes NAME ...] [--skip-other-classes] [--keep-difficult] [--skip-bad-boxes] [--force]
+    kd-det data voc VOCDEVKIT --sets 2007:trainval 2012:trainval --out X.json [--classes NAME ...]
+        [--skip-other-classes] [--keep-difficult] [--skip-bad-boxes] [--force]
 
-VOCDEVKIT holds VOC2007, VOC2012, each with Annotations/, ImageSets/Main/*.txt and JPEGImages/.
-``file_name`` is relative to VOCDEVKIT (VOC2007/JPEGImages/000005.jpg).
+VOCDEVKIT holds VOC2007, VOC2012, each with Annotations/, ImageSets/Main/*.txt and JPEGImages/. ``file_name`` is
+relative to VOCDEVKIT (VOC2007/JPEGImages/000005.jpg).
 
-Boxes. VOC counts pixels from 1 and its corners are both inside the box; COCO measures from 0:
-x = xmin - 1, y = ymin - 1, w = xmax - xmin + 1, h = ymax - ymin + 1. (A box around the one pixel
-in the corner is 1 1 1 1 in VOC and [0, 0, 1, 1] in COCO.) Boxes are clipped to the image; the
-number that were is printed. A box that is empty or inverted, or empty after clipping, is an
-error that names the file; --skip-bad-boxes leaves those out and lists them.
+Boxes. VOC counts pixels from 1 and its corners are both inside the box; COCO measures from 0: x = xmin - 1, y = ymin -
+1, w = xmax - xmin + 1, h = ymax - ymin + 1. (A box around the one pixel in the corner is 1 1 1 1 in VOC and [0, 0, 1,
+1] in COCO.) Boxes are clipped to the image; the number that were is printed. A box that is empty or inverted, or empty
+after clipping, is an error that names the file; --skip-bad-boxes leaves those out and lists them.
 
-Difficult objects. VOC neither asks for them nor counts a detection of them as false. COCO's word
-for that is iscrowd=1: pycocotools ignores detections matched to it, however many, and MMDetection
-keeps it out of the positives and negatives in training. One difference remains: for a crowd, IoU
-is taken over the area of the detection alone, so a small detection well inside a difficult object
-is ignored, which VOC would call false. --keep-difficult makes them ordinary objects (iscrowd=0).
+Difficult objects. VOC neither asks for them nor counts a detection of them as false. COCO's word for that is iscrowd=1:
+pycocotools ignores detections matched to it, however many, and MMDetection keeps it out of the positives and negatives
+in training. One difference remains: for a crowd, IoU is taken over the area of the detection alone, so a small
+detection well inside a difficult object is ignored, which VOC would call false. --keep-difficult makes them ordinary
+objects (iscrowd=0).
 """
 import json
 import math

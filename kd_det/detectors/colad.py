@@ -15,8 +15,8 @@ class CoLAD(Distiller):
     A preset of :class:`kd_det.detectors.distiller.Distiller`: the second network is a source
     :class:`kd_det.sources.peer.Peer`, and the method a term :class:`kd_det.terms.co_learning.CoLearning`.
 
-    ``predict`` and ``state_dict`` are the first network's, key for key. The second (the peer) is in ``parameters()``, so
-    optimizer, DDP and ``.to()`` see it, and in checkpoints under ``checkpoint['kd_det']``;
+    ``predict`` and ``state_dict`` are the first network's, key for key. The second (the peer) is in ``parameters()``,
+    so optimizer, DDP and ``.to()`` see it, and in checkpoints under ``checkpoint['kd_det']``;
     :class:`kd_det.engine.colad_hook.CoLADHook` also writes it as a plain checkpoint of its own, and evaluates it beside
     the first. With one seed the first network begins as its plain run does.
 

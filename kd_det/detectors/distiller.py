@@ -37,8 +37,8 @@ class Distiller:
         sources (dict[str, dict]): who teaches, by the names that terms use.
         terms (list[dict]): what is taught; see :mod:`kd_det.terms`. A term of weight 0 is not computed.
         ground_truth (bool): keep the student's own losses. False: only the terms train it, as long as one of them acts.
-        unlabelled (dict | None): teach on images without labels too, which the run's ``unlabelled_dataloader`` brings; see
-            :class:`kd_det.detectors.unlabelled.Unlabelled`.
+        unlabelled (dict | None): teach on images without labels too, which the run's ``unlabelled_dataloader`` brings;
+            see :class:`kd_det.detectors.unlabelled.Unlabelled`.
         **student: the student's own arguments.
 
     Raises:

@@ -18,7 +18,8 @@ class LADDistiller(Distiller):
     Args:
         teacher (dict): see :class:`kd_det.sources.frozen.FrozenTeacher`; ``scale_factor`` must be 1.
         lad (bool): False leaves the student its own assignment.
-        soft_label (dict | None): SoLAD's second part; ``dict()`` takes the paper's values (class weight 2, min_iou 0.5).
+        soft_label (dict | None): SoLAD's second part; ``dict()`` takes the paper's values (class weight 2, min_iou
+            0.5).
         box_loss_average, dynamic_from_start, copy_quality: see :class:`kd_det.terms.assignment.LabelAssignment`.
         hints (list[dict]): see :class:`kd_det.terms.hint.Hint`.
         **student: ``student_type`` and the student's own arguments, and those of ``Distiller``.

@@ -38,8 +38,8 @@ class Unlabelled:
     Raises:
         ConfigError: no term can act on them.
 
-    Source: Chen et al. 2020 (SimCLRv2, arXiv 2006.10029), section 2 (distillation on unlabelled examples); Hinton et al.
-    2015, section 2 (unlabelled transfer set).
+    Source: Chen et al. 2020 (SimCLRv2, arXiv 2006.10029), section 2 (distillation on unlabelled examples); Hinton et
+    al. 2015, section 2 (unlabelled transfer set).
     """
 
     def __init__(self, weight: float = 1.0) -> None:

@@ -16,8 +16,8 @@ class AgreementHook(Hook):
 
     With each line of the log, over the steps since the last one and over all ranks:
 
-    - ``positives_iou``: intersection over union of the positives that each network's own costs would choose. At 1 the two
-      have one assignment, and it makes no difference who decides.
+    - ``positives_iou``: intersection over union of the positives that each network's own costs would choose. At 1 the
+      two have one assignment, and it makes no difference who decides.
     - ``objects_differing``: the share of objects whose positives are not the same in both.
 
     After each epoch the same of the whole epoch. Only every ``agreement_interval``-th step is looked at.

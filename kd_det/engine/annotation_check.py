@@ -1,4 +1,5 @@
-"""Is an annotation file what it must be for MMDetection: every field there, every reference to something that exists."""
+"""Is an annotation file what it must be for MMDetection: every field there, every reference to something that exists.
+"""
 import math
 from collections import Counter
 from collections.abc import Iterable

@@ -1,4 +1,5 @@
-"""Checkpoints on the disk: written whole, the old one kept until the new one is verified, the newest whole one found."""
+"""Checkpoints on the disk: written whole, the old one kept until the new one is verified, the newest whole one found.
+"""
 import os
 import os.path as osp
 import pickle
@@ -19,7 +20,8 @@ NOT_RESUMED = ('diverged.pth',)
 
 
 class SafeCheckpointHook(CheckpointHook):
-    """MMEngine's, in another order: the new file is written whole and read back, then the pointer, then the old one goes.
+    """MMEngine's, in another order: the new file is written whole and read back, then the pointer, then the old one
+    goes.
 
     The disk must hold one checkpoint more than ``max_keep_ckpts``.
     """

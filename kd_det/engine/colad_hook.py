@@ -54,7 +54,8 @@ class CoLADHook(DistillHook):
 
     def _split_averaging(self, runner: Runner) -> None:
         """Averaging works on ``state_dict`` here and on ``parameters()`` there, so it needs a model where both are of
-        one network; a copy of both networks would leave the peer's average at its first weights."""
+        one network; a copy of both networks would leave the peer's average at its first weights.
+        """
         hooks = [hook for hook in runner.hooks if isinstance(hook, EMAHook)]
         if len(hooks) > 1:
             raise ConfigError(f'custom_hooks: {len(hooks)} EMAHooks; CoLAD works with one')

@@ -26,17 +26,17 @@ Findings = list[tuple[str, str]]
 def check_data(cfg: Config, loaders: Iterable[str]) -> Findings:
     """Check every ``CocoDataset`` below the named data loaders; on the first process, for all.
 
-    ``data_check=dict(zero_size_boxes='skip', image_sizes='skip', unknown_categories='skip')`` in the config turns an error
-    into a warning: boxes without area (COCO has a few; MMDetection leaves them out), images of another size than stated,
-    annotations of categories that the file does not have.
+    ``data_check=dict(zero_size_boxes='skip', image_sizes='skip', unknown_categories='skip')`` in the config turns an
+    error into a warning: boxes without area (COCO has a few; MMDetection leaves them out), images of another size than
+    stated, annotations of categories that the file does not have.
 
     Returns:
         list[tuple[str, str]]: what is to be logged.
 
     Raises:
-        DataError: missing folder, files or images; images that cannot be decoded or have another size; an annotation file
-            that lacks fields or refers to what is not there; classes in another order than the file's categories; boxes
-            given by corners; no image or object to train on, or not enough for a batch.
+        DataError: missing folder, files or images; images that cannot be decoded or have another size; an annotation
+            file that lacks fields or refers to what is not there; classes in another order than the file's categories;
+            boxes given by corners; no image or object to train on, or not enough for a batch.
     """
     policy = dict(cfg.get('data_check') or {})
     if set(policy) - set(POLICIES) or set(policy.values()) - {'error', 'skip'}:

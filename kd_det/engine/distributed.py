@@ -72,9 +72,9 @@ def end_with_parent() -> None:
 def leave() -> None:
     """End the process group, if there is one, and with it gloo's threads.
 
-    To be called when no one holds the runner any more: ``DistributedDataParallel`` keeps the group alive, its wrapper is
-    part of reference cycles, and a thread of gloo that lets go of its last tensor while Python ends aborts the process
-    ("terminate called without an active exception") after all work was done.
+    To be called when no one holds the runner any more: ``DistributedDataParallel`` keeps the group alive, its wrapper
+    is part of reference cycles, and a thread of gloo that lets go of its last tensor while Python ends aborts the
+    process ("terminate called without an active exception") after all work was done.
     """
     if dist.is_available() and dist.is_initialized():
         dist.destroy_process_group()

@@ -20,13 +20,14 @@ FILE = 'teacher_ap.json'
 
 
 class EnsembleWeightsHook(Hook):
-    """Measures the AP of each class of every teacher in an ensemble with ``weights='ap'``, and hands it to the ensemble.
+    """Measures the AP of each class of every teacher in an ensemble with ``weights='ap'``, and hands it to the
+    ensemble.
 
     All images of the evaluation set (``val_dataloader``) count, read by the student's evaluation pipeline and shared
-    between the processes; with ``weights=dict(ap=ANN_FILE)`` those of another annotation file in its place. What is trained
-    on should not be among them, and what is reported must not be. Figures are logged and kept as ``teacher_ap.json`` in the
-    work directory, where a resumed run finds them; figures of other weights, images or classes are measured anew. No random
-    state is changed.
+    between the processes; with ``weights=dict(ap=ANN_FILE)`` those of another annotation file in its place. What is
+    trained on should not be among them, and what is reported must not be. Figures are logged and kept as
+    ``teacher_ap.json`` in the work directory, where a resumed run finds them; figures of other weights, images or
+    classes are measured anew. No random state is changed.
 
     Every runner of a distiller has it (:func:`kd_det.engine.attach.attach_to_runner`).
 

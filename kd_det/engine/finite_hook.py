@@ -24,10 +24,10 @@ class FiniteHook(Hook):
     backward pass, and the state is still that before the step. Several processes agree by one all-reduce, which is
     queued on the device as well.
 
-    The message names the losses that are not finite, the student's and the terms' alike, and the files of the batch. The
-    state before the step goes to ``diverged.pth`` (running statistics, which the forward pass changes, are put back);
-    ``last_checkpoint`` is left alone. Where the weights themselves are not finite, because a gradient of an earlier step
-    was not, nothing is written: neither here nor by any other hook that saves.
+    The message names the losses that are not finite, the student's and the terms' alike, and the files of the batch.
+    The state before the step goes to ``diverged.pth`` (running statistics, which the forward pass changes, are put
+    back); ``last_checkpoint`` is left alone. Where the weights themselves are not finite, because a gradient of an
+    earlier step was not, nothing is written: neither here nor by any other hook that saves.
 
     Raises:
         TrainingDiverged: the process ends with an exit status other than 0.

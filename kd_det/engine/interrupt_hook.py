@@ -14,9 +14,9 @@ class InterruptHook(Hook):
     """On SIGINT or SIGTERM, finish the running step, write ``interrupted.pth`` and stop.
 
     The file is a complete checkpoint: ``--resume`` takes it while it is the newest, and goes on with the next batch of
-    its epoch. A checkpoint that is being written is finished first. Validation stops after the running batch (with several
-    processes, after the validation) and is not repeated on resume. A second signal stops at once. Every run by our command
-    has the hook.
+    its epoch. A checkpoint that is being written is finished first. Validation stops after the running batch (with
+    several processes, after the validation) and is not repeated on resume. A second signal stops at once. Every run by
+    our command has the hook.
 
     Several processes agree after each step (one small all-reduce), so that a signal which reaches only one of them, or
     two of them in different steps, stops all after the same step.

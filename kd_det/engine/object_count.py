@@ -1,4 +1,6 @@
-"""Which of the objects that an annotation file states MMDetection trains on, by class; the others vanish silently there."""
+"""Which of the objects that an annotation file states MMDetection trains on, by class; the others vanish silently
+there.
+"""
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,9 +33,9 @@ class ObjectCount:
 def count_objects(coco: dict, classes: list[str] | tuple[str, ...], dataset: dict) -> ObjectCount:
     """Apply the rules of ``CocoDataset`` to a file's content.
 
-    Left out are annotations marked ``ignore``, boxes that lie outside the image or are thinner than a pixel, areas of 0,
-    and images that ``filter_cfg`` takes out; crowds take no part as objects. Objects of classes that the data set does
-    not name do not count as lost.
+    Left out are annotations marked ``ignore``, boxes that lie outside the image or are thinner than a pixel, areas of
+    0, and images that ``filter_cfg`` takes out; crowds take no part as objects. Objects of classes that the data set
+    does not name do not count as lost.
 
     Args:
         coco (dict): a file that :func:`kd_det.engine.annotation_check.check_annotations` has passed.

@@ -15,8 +15,8 @@ from .unlabelled_hook import KEY
 
 
 class RecordHook(Hook):
-    """Refuses pipelines of which nothing can be recorded, writes the last shard of each epoch, and lets go of a teacher of
-    which an epoch asked nothing.
+    """Refuses pipelines of which nothing can be recorded, writes the last shard of each epoch, and lets go of a teacher
+    of which an epoch asked nothing.
 
     Every runner of a distiller with a recorded teacher has it (:func:`kd_det.engine.attach.attach_to_runner`).
     """

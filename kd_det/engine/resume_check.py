@@ -20,8 +20,8 @@ SHOWN = 8
 class ResumeCheckHook(Hook):
     """Refuses to resume from a checkpoint without optimizer state, of an impossible epoch, or of another config.
 
-    Compared are :data:`COMPARED`. Files (checkpoints, configs) count by their names, the place of the data set not at all;
-    ``train_cfg`` may differ, so that a run can be made longer.
+    Compared are :data:`COMPARED`. Files (checkpoints, configs) count by their names, the place of the data set not at
+    all; ``train_cfg`` may differ, so that a run can be made longer.
 
     Args:
         anyway (bool): ``--resume-anyway``: differences of the config are a warning.
@@ -62,7 +62,8 @@ class ResumeCheckHook(Hook):
 
 
 def _check_optimizer(what: str, state: dict, runner: Runner) -> None:
-    """The optimizer's state is of this run's optimizer; ``load_state_dict`` of another one fails late, or not at all."""
+    """The optimizer's state is of this run's optimizer; ``load_state_dict`` of another one fails late, or not at all.
+    """
     wrapper = runner.optim_wrapper
     named = dict(wrapper.items()) if hasattr(wrapper, 'items') else {None: wrapper}
     for name, one in named.items():

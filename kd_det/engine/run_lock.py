@@ -15,8 +15,8 @@ NAME = '.lock'
 def work_directory(path: str) -> Iterator[None]:
     """Hold a work directory; the system lets go of it when the process ends, however it ends.
 
-    Rank 0 holds it for all. On network file systems it keeps runs of other machines out as far as the file system carries
-    ``flock`` between them (NFS of Linux does, some cluster file systems do not).
+    Rank 0 holds it for all. On network file systems it keeps runs of other machines out as far as the file system
+    carries ``flock`` between them (NFS of Linux does, some cluster file systems do not).
 
     Raises:
         ConfigError: another run is in it.

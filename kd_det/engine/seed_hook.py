@@ -23,8 +23,8 @@ class SeedHook(Hook):
       (seed, epoch) and (seed, step). Nothing has to be saved, so it holds on every rank, of which only one writes.
     - Samples are seeded one by one (:func:`kd_det.datasets.sample_seeds.seed_samples`).
     - Validation leaves the random state as it was.
-    - A checkpoint from the middle of an epoch continues there: batches that were seen are left out unread. Gradients of an
-      unfinished accumulation are in the checkpoint.
+    - A checkpoint from the middle of an epoch continues there: batches that were seen are left out unread. Gradients of
+      an unfinished accumulation are in the checkpoint.
 
     Every run by our command has it.
 

@@ -17,9 +17,9 @@ class TeacherCheckHook(Hook):
     """Evaluates each frozen teacher on ``teacher.check`` images of the evaluation set before the first step.
 
     The images are spread evenly over the set, read by the student's evaluation pipeline, and shared between the
-    processes. COCO's box AP on them and the time it took are logged; an AP below 0.01, or below ``teacher.baseline``, is a
-    loud warning: few images give a rough figure, so it stops nothing. Where no AP can be had (no evaluation set, other
-    classes, a teacher of another resolution) the log says that and why. No random state is changed.
+    processes. COCO's box AP on them and the time it took are logged; an AP below 0.01, or below ``teacher.baseline``,
+    is a loud warning: few images give a rough figure, so it stops nothing. Where no AP can be had (no evaluation set,
+    other classes, a teacher of another resolution) the log says that and why. No random state is changed.
 
     Every runner of a distiller has it (:func:`kd_det.engine.attach.attach_to_runner`).
     """

@@ -15,7 +15,8 @@ class TermWatch:
 
     Reported by name, once per occurrence, with the likely cause: a term that is missing, exactly zero or constant for
     ``patience`` steps in a row; one that is not finite; one above 100 times the task loss (what is left of the total
-    without the terms) for ``patience`` steps. After the first 50 steps the mean of each term is set beside the task loss.
+    without the terms) for ``patience`` steps. After the first 50 steps the mean of each term is set beside the task
+    loss.
 
     Args:
         patience (int): steps.

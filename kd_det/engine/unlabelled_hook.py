@@ -19,9 +19,9 @@ KEY = 'unlabelled_dataloader'
 class UnlabelledHook(Hook):
     """Takes the batches of the config's ``unlabelled_dataloader``, one a step, without end.
 
-    The batch of a step depends on the seed and on the number of the step alone, so that a resumed run sees what it would
-    have seen. Each process takes its own share. The labelled batches and the random state of the step are those of a run
-    without such images.
+    The batch of a step depends on the seed and on the number of the step alone, so that a resumed run sees what it
+    would have seen. Each process takes its own share. The labelled batches and the random state of the step are those
+    of a run without such images.
 
     Every runner of a distiller has it (:func:`kd_det.engine.attach.attach_to_runner`).
 

@@ -12,8 +12,8 @@ class WholeCheckpointHook(Hook):
     ``load_from`` may fit in part (another number of classes, another head), which is said with the counts.
 
     Raises:
-        CheckpointMismatch: with the list of keys, before anything is loaded or written; for ``load_from``, where not one
-            tensor fits or its values are no weights.
+        CheckpointMismatch: with the list of keys, before anything is loaded or written; for ``load_from``, where not
+            one tensor fits or its values are no weights.
     """
 
     priority = 'VERY_HIGH'

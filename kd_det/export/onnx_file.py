@@ -78,7 +78,8 @@ def metadata(cfg: Config, model: nn.Module, size: tuple[int, int], classes: Sequ
 
 
 def _min_size(test: dict, head: nn.Module) -> float:
-    """Sides up to this many pixels are dropped; -1e9: none are, as in PAA and YOLOX, which do not look at the setting."""
+    """Sides up to this many pixels are dropped; -1e9: none are, as in PAA and YOLOX, which do not look at the setting.
+    """
     least = test.get('min_bbox_size', -1)
     return -1e9 if isinstance(head, (PAAHead, YOLOXHead)) or least < 0 else float(least)
 

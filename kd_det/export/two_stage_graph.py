@@ -1,7 +1,7 @@
 """Faster R-CNN as it is exported: images in, scores and decoded boxes of all proposals out, in sizes that are fixed.
 
-The NMS between the stages is ONNX's own operator. What it keeps is of no fixed number, so it is turned into a mask over all
-candidates, and the best ``max_per_img`` of those that it keeps go on; scores of places that are left over are 0.
+The NMS between the stages is ONNX's own operator. What it keeps is of no fixed number, so it is turned into a mask over
+all candidates, and the best ``max_per_img`` of those that it keeps go on; scores of places that are left over are 0.
 """
 import copy
 
@@ -44,8 +44,8 @@ def check_two_stage(model: nn.Module) -> None:
 class ExportedTwoStage(nn.Module):
     """(1, 3, H, W) normalised images and (2,) their height and width without padding -> scores (1, P, C) and boxes.
 
-    Boxes are xyxy in input pixels, (1, P, C, 4) where each class has its own, else (1, P, 4). P is the number of proposals
-    that the second stage sees at most. Scores up to the threshold of the second stage are 0.
+    Boxes are xyxy in input pixels, (1, P, C, 4) where each class has its own, else (1, P, 4). P is the number of
+    proposals that the second stage sees at most. Scores up to the threshold of the second stage are 0.
 
     Args:
         model: a Faster R-CNN in eval mode.

@@ -14,12 +14,15 @@ from ..errors import ConfigError
 from . import onnx_detect
 
 BOX_TOLERANCE, SCORE_TOLERANCE = 0.1, 1e-3
-"""Pixels, and scores: what float32 rounding in another order may change; detections nearer to a threshold may differ."""
+"""Pixels, and scores: what float32 rounding in another order may change; detections nearer to a threshold may differ.
+"""
 TIE = 1e-5
 """Scores that are closer than this are equal, and NMS may take any of them first. All places in the padding that see
-nothing but padding have equal scores; their boxes can reach into the image."""
+nothing but padding have equal scores; their boxes can reach into the image.
+"""
 THIN = 1e-3
-"""Pixels: rounding of a side. A box of 0 or 1e-6 pixels at the border, where it is clipped, is kept or dropped by it."""
+"""Pixels: rounding of a side. A box of 0 or 1e-6 pixels at the border, where it is clipped, is kept or dropped by it.
+"""
 
 
 @dataclass
@@ -29,7 +32,8 @@ class Agreement:
     Attributes:
         images, detections (int): how many, PyTorch's.
         box, score (float): largest difference of matched detections, pixels and scores.
-        ties (int): images that agree only when ONNX's NMS takes, among scores closer than :data:`TIE`, what PyTorch took.
+        ties (int): images that agree only when ONNX's NMS takes, among scores closer than :data:`TIE`, what PyTorch
+            took.
         faults (list[str]): what is not the same, by image; empty: they agree.
     """
     images: int = 0

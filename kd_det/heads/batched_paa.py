@@ -20,15 +20,15 @@ class _CostSet(NamedTuple):
 class BatchedPAAHead(PAAHead):
     """Drop-in for MMDetection's ``PAAHead``: same arguments, weights, losses and gradients.
 
-    ``PAAHead`` fits one scikit-learn mixture per ground truth on the CPU; here one call on the
-    device fits all of them (:mod:`kd_det.assignment.gmm`). Costs serve only to choose positives, so
-    they are computed without a graph. Where several candidates of an object have exactly the same
-    cost, PAA's choice among them is arbitrary; here they share their fate.
+    ``PAAHead`` fits one scikit-learn mixture per ground truth on the CPU; here one call on the device fits all of them
+    (:mod:`kd_det.assignment.gmm`). Costs serve only to choose positives, so they are computed without a graph. Where
+    several candidates of an object have exactly the same cost, PAA's choice among them is arbitrary; here they share
+    their fate.
 
-    :meth:`paa_reassign` stays the one place where an image's assignment comes out: it may be
-    replaced or listened to on an instance. Images whose candidates are known when it is first
-    called (:meth:`get_pos_loss` has seen them since :meth:`get_targets`) are fitted together with
-    the image it is called for; any other call is fitted alone, with the same result.
+    :meth:`paa_reassign` stays the one place where an image's assignment comes out: it may be replaced or listened to on
+    an instance. Images whose candidates are known when it is first called (:meth:`get_pos_loss` has seen them since
+    :meth:`get_targets`) are fitted together with the image it is called for; any other call is fitted alone, with the
+    same result.
 
     Args:
         covariance_type: 'diag', 'full' or 'spherical', which are one model in one dimension.

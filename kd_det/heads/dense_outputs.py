@@ -99,8 +99,8 @@ class DenseOutputs:
     """A head's outputs on a batch of N images with P priors each.
 
     Attributes:
-        logits: (N, P, C), class logits. YOLOX trains its classes on positives alone, so they mean nothing elsewhere: here
-            stand the logits of class score times objectness, its scores in prediction.
+        logits: (N, P, C), class logits. YOLOX trains its classes on positives alone, so they mean nothing elsewhere:
+            here stand the logits of class score times objectness, its scores in prediction.
         regression: (N, P, R), as the head encodes boxes; float32 also under mixed precision.
         factor: (N, P) logits of centerness, IoU or objectness, or None.
         priors: (P, 4) anchors or (P, 2) points, pixels.

@@ -37,8 +37,8 @@ class DenseTargets:
     """The label assignment of N images with P priors each, levels one after the other (:class:`DenseOutputs`' order).
 
     Its normaliser means the same for every head. Theirs do not: they divide by the local count (RetinaNet, PAA), by the
-    count over ranks (ATSS, GFL, FCOS, DDOD, YOLOX; samplers count at least one positive an image) or by sums of soft scores
-    (TOOD, RTMDet).
+    count over ranks (ATSS, GFL, FCOS, DDOD, YOLOX; samplers count at least one positive an image) or by sums of soft
+    scores (TOOD, RTMDet).
 
     Attributes:
         positive: (N, P) bool, priors that serve an object.
@@ -71,10 +71,11 @@ class Reader(NamedTuple):
     """Where a head decides, and what to note there while its loss runs.
 
     Attributes:
-        taps: branch -> (owner, method) of the calls to listen to: 'cls', and 'box' where it has an assignment of its own.
+        taps: branch -> (owner, method) of the calls to listen to: 'cls', and 'box' where it has an assignment of its
+            own.
         note: result and arguments (by name) of such a call -> labels, image after image and in each level after level,
-            and weights of that shape (None: 1 everywhere), or None for a call that decides nothing. The background is the
-            class ``num_classes``. Notes are all that is kept of a call, so that its arguments can be freed.
+            and weights of that shape (None: 1 everywhere), or None for a call that decides nothing. The background is
+            the class ``num_classes``. Notes are all that is kept of a call, so that its arguments can be freed.
     """
 
     taps: Callable[[nn.Module], dict[str, tuple[nn.Module, str]]]
@@ -97,8 +98,9 @@ def _of_points(result: Any, arguments: dict[str, Any]) -> Note:
 
 
 def _of_class_loss(result: Any, arguments: dict[str, Any]) -> Note | None:
-    """PAA decides in the middle of its loss, or takes over another's decision: what it hands to its class loss counts. Its
-    other calls of that loss, without reduction, are the costs from which it decides."""
+    """PAA decides in the middle of its loss, or takes over another's decision: what it hands to its class loss counts.
+    Its other calls of that loss, without reduction, are the costs from which it decides.
+    """
     _, labels, weights = list(arguments.values())[:3]
     return None if arguments['reduction_override'] else (labels, weights)
 

@@ -32,7 +32,8 @@ TOWERS: tuple[tuple[type, tuple[str, str] | str], ...] = (
     (RetinaHead, ('cls_convs', 'reg_convs')), (RetinaSepBNHead, ('cls_convs', 'reg_convs')),
     (DDODHead, ('cls_convs', 'reg_convs')))
 """Attributes of a head that hold its class tower and its box tower, or why it has no two. Add a head of your own here:
-a list of convolutions that all levels share, or a list of such lists, one for each level."""
+a list of convolutions that all levels share, or a list of such lists, one for each level.
+"""
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,8 @@ class Tower:
 
     def paths(self, k: int) -> list[str]:
         """Layers, relative to the head, that give what convolution ``k`` hands to its activation: convolution and norm,
-        one for each level or one that all levels go through."""
+        one for each level or one that all levels go through.
+        """
         found: dict[nn.Module, str] = {}
         for level, convs in enumerate(self.levels):
             prefix, part = _last_part(convs[k - 1])
@@ -108,7 +110,8 @@ def towers_of(head: nn.Module, key: str) -> dict[str, Tower]:
     """The class tower ``'cls'`` and the box tower ``'bbox'`` of a dense head.
 
     Raises:
-        ConfigError: naming ``key``: a head without two towers, or one whose towers are built otherwise; with the reason.
+        ConfigError: naming ``key``: a head without two towers, or one whose towers are built otherwise; with the
+            reason.
     """
     names = next((names for cls, names in TOWERS if isinstance(head, cls)), None)
     if names is None:
@@ -150,8 +153,8 @@ def _passed_on(before: Tensor) -> Tensor:
 def check_entry(head: nn.Module, towers: dict[str, Tower], k: int, key: str) -> dict[str, set[str]]:
     """Try out, on noise, that the head depends on nothing but its towers' features where they are entered.
 
-    The head runs twice: on features, and on other features with its towers entered by what they gave the first time. Both
-    answers must be equal. A subclass that does something of its own around its towers is found out by it.
+    The head runs twice: on features, and on other features with its towers entered by what they gave the first time.
+    Both answers must be equal. A subclass that does something of its own around its towers is found out by it.
 
     Args:
         head: in eval mode, its parameters frozen.

@@ -1,8 +1,8 @@
 """Distillation losses. Each file holds one: a function on tensors and the module around it.
 
-Nothing here needs more than torch. The teacher's tensors are detached inside, and what is summed is summed in float32 at
-least. Each module says by its class attribute ``compares`` what its ``forward`` takes, so that a term can refuse one of a
-wrong kind:
+Nothing here needs more than torch. The teacher's tensors are detached inside, and what is summed is summed in float32
+at least. Each module says by its class attribute ``compares`` what its ``forward`` takes, so that a term can refuse one
+of a wrong kind:
 
 ===================  =================================================================================================
 ``'scores'``         logits of student and teacher, of one shape, before softmax or sigmoid
@@ -11,12 +11,12 @@ wrong kind:
 ``'features'``       an adapted feature of the student, and the teacher's
 ===================  =================================================================================================
 
-Losses on scores, distributions and boxes keep MMDetection's conventions (``loss_weight``, ``reduction``, ``avg_factor``,
-``reduction_override``), and their functions do not reduce over samples. Losses on features are called
+Losses on scores, distributions and boxes keep MMDetection's conventions (``loss_weight``, ``reduction``,
+``avg_factor``, ``reduction_override``), and their functions do not reduce over samples. Losses on features are called
 ``loss(guided, hint, mask=None)`` for one pyramid level and return a scalar, ``loss_weight`` included; those with
-``needs_boxes`` are called ``loss(guided, hint, boxes=[(G, 4), ...], canvas=(H, W))``, xyxy in pixels of the padded batch.
-``needs_channels`` says that a loss has trainable parts, is built with ``channels=`` of the teacher's layer, one for each
-level, and belongs into the optimizer; ``sum_levels`` that the paper adds levels up.
+``needs_boxes`` are called ``loss(guided, hint, boxes=[(G, 4), ...], canvas=(H, W))``, xyxy in pixels of the padded
+batch. ``needs_channels`` says that a loss has trainable parts, is built with ``channels=`` of the teacher's layer, one
+for each level, and belongs into the optimizer; ``sum_levels`` that the paper adds levels up.
 """
 from .box_mimicry import BoxMimicryLoss, box_mimicry_loss
 from .cosine import CosineLoss, cosine_loss

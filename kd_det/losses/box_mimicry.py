@@ -34,7 +34,7 @@ def box_mimicry_loss(student: Tensor, teacher: Tensor, weight: Tensor | None = N
 
 
 class BoxMimicryLoss(nn.Module):
-    """`box_mimicry_loss` with MMDetection's reduction; in place of `TeacherBoundedLoss`.
+    """``box_mimicry_loss`` with MMDetection's reduction; in place of ``TeacherBoundedLoss``.
 
     Args:
         loss_weight: factor of the whole term; 0.5 as the bounded loss's.
@@ -57,7 +57,7 @@ class BoxMimicryLoss(nn.Module):
         avg_factor: float | Tensor | None = None,
         reduction_override: str | None = None,
     ) -> Tensor:
-        """As `TeacherBoundedLoss.forward`; the ground truth `target` takes no part."""
+        """As ``TeacherBoundedLoss.forward``; the ground truth ``target`` takes no part."""
         loss = box_mimicry_loss(pred, teacher_pred, weight)
         reduction = pick_reduction(self.reduction, reduction_override)
         return self.loss_weight * reduce_loss(loss, None, reduction, avg_factor)

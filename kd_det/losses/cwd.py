@@ -20,13 +20,15 @@ def cwd_loss(
         p(X)_c = softmax over space of X_c / T
         L = T^2 / (C N) sum over images, channels and places of p(Z) log(p(Z) / p(V))
 
-    A mean over images: four images are the mean of two and two, unless ``standardise`` is on, which depends on the batch.
+    A mean over images: four images are the mean of two and two, unless ``standardise`` is on, which depends on the
+    batch.
 
     Args:
         guided: V, maps (N, C, H, W) or tokens (N, L, C), after its adapter.
         hint: Z, the same shape, detached.
         temperature: T > 0.
-        standardise: bring both sides' channels to mean 0 and deviation 1 over the batch first, without learning anything.
+        standardise: bring both sides' channels to mean 0 and deviation 1 over the batch first, without learning
+            anything.
         mask: bool, (N, 1, H, W) of maps, (N, L, 1) of tokens, True where features are compared; the softmax is over
             these places.
 

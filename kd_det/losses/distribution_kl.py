@@ -14,8 +14,8 @@ def distribution_kl_loss(student_logits: Tensor, teacher_logits: Tensor, tempera
 
         L_n = T^2 / (4 B) sum over edges and bins of p_t log(p_t / p_s)
 
-    The mean over bins instead of their sum is the released code's (and ``KnowledgeDistillationKLDivLoss``'s), with which
-    its weights go.
+    The mean over bins instead of their sum is the released code's (and ``KnowledgeDistillationKLDivLoss``'s), with
+    which its weights go.
 
     Args:
         student_logits: (P, 4, B), one row per edge, before the softmax.
@@ -47,8 +47,8 @@ def distribution_kl_loss(student_logits: Tensor, teacher_logits: Tensor, tempera
 class DistributionKLLoss(nn.Module):
     """:func:`distribution_kl_loss` with MMDetection's reduction: LD's main and valuable region, CrossKD's boxes on GFL.
 
-    **Normaliser.** The released LD, and MMDetection's ``LDHead``, add up what one GPU's anchors give and divide by nothing,
-    so the term grows with the images per GPU. Here the caller says what divides (``avg_factor``):
+    **Normaliser.** The released LD, and MMDetection's ``LDHead``, add up what one GPU's anchors give and divide by
+    nothing, so the term grows with the images per GPU. Here the caller says what divides (``avg_factor``):
 
     - N / 2 for N images makes the released setting, weight 0.25 and 2 images per GPU, out of any number of images; and
       four images are the mean of two and two.
@@ -82,8 +82,9 @@ class DistributionKLLoss(nn.Module):
         avg_factor: float | Tensor | None = None,
         reduction_override: str | None = None,
     ) -> Tensor:
-        """Logits (P, 4, B) of both, ``weight`` (P,): in LD's main region the student's best class score, in its valuable
-        region the IoU. A scalar, or (P,) with reduction 'none'."""
+        """Logits (P, 4, B) of both, ``weight`` (P,): in LD's main region the student's best class score, in its
+        valuable region the IoU. A scalar, or (P,) with reduction 'none'.
+        """
         loss = distribution_kl_loss(student_logits, teacher_logits, self.temperature)
         reduction = pick_reduction(self.reduction, reduction_override)
         return self.loss_weight * reduce_loss(loss, weight, reduction, avg_factor)

@@ -26,7 +26,8 @@ def channels_first(feature: Tensor) -> Tensor:
 
 
 def places(mask: Tensor | None, feature: Tensor) -> Tensor | None:
-    """A mask, (N, 1, H, W) of maps or (N, L, 1) of tokens, as (N, M), the last two dimensions of :func:`channels_first`.
+    """A mask, (N, 1, H, W) of maps or (N, L, 1) of tokens, as (N, M), the last two dimensions of
+    :func:`channels_first`.
 
     Raises:
         ValueError: not bool, another shape or device than the features'.
@@ -48,8 +49,8 @@ class Centred(NamedTuple):
 
     Attributes:
         values: (C, N, M), float32 or float64; 0 at places that do not exist.
-        mean, variance, deviation: (C,); the deviation is 1 where nothing varies: the root's slope at 0 is infinite, and is
-            kept out of the backward pass.
+        mean, variance, deviation: (C,); the deviation is 1 where nothing varies: the root's slope at 0 is infinite, and
+            is kept out of the backward pass.
         varies: bool (C,); False for a channel that is constant up to rounding, which has no direction.
         count: of places, at least 1.
     """

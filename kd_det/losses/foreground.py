@@ -13,9 +13,9 @@ BOXES_AT_ONCE = 64
 def foreground_mask(boxes: Sequence[Tensor], size: tuple[int, int], canvas: tuple[int, int]) -> Tensor:
     """1 / (cells of the box) at the cells that a box touches, the largest where boxes overlap, and 0 elsewhere.
 
-    Cell (i, j) covers the pixels from (i H / h, j W / w) to the next cell's. The canvas is that of the padded batch, from
-    which the feature map was made; an image that is smaller has its boxes at the same pixels there. What lies outside the
-    canvas touches nothing; a box without extent touches the cell that it lies in.
+    Cell (i, j) covers the pixels from (i H / h, j W / w) to the next cell's. The canvas is that of the padded batch,
+    from which the feature map was made; an image that is smaller has its boxes at the same pixels there. What lies
+    outside the canvas touches nothing; a box without extent touches the cell that it lies in.
 
     Args:
         boxes: for each of N images (G, 4), xyxy in pixels of the padded batch.

@@ -19,30 +19,29 @@ def hint_loss(
 ) -> Tensor:
     r"""Mean error between the adapted guided layer V and the teacher's hint layer Z.
 
-    With p = 2 ('l2') or 1 ('l1') and means over all elements (those in `mask`)::
+    With p = 2 ('l2') or 1 ('l1') and means over all elements (those in ``mask``)::
 
         L = mean |V - Z|^p                  scale_free=False
         L = mean |V - Z|^p / mean |Z|^p     scale_free=True
 
-    The divisor is detached and is one number for the whole tensor, so the loss is the share of
-    the hint's energy that is not explained: 1 for V = 0, unchanged if V and Z are multiplied by
-    one factor, and of one size for every layer and teacher. A hint that is all zero has no scale
-    and is compared unscaled. The paper writes the norm without normalisation.
+    The divisor is detached and is one number for the whole tensor, so the loss is the share of the hint's energy that
+    is not explained: 1 for V = 0, unchanged if V and Z are multiplied by one factor, and of one size for every layer
+    and teacher. A hint that is all zero has no scale and is compared unscaled. The paper writes the norm without
+    normalisation.
 
     Args:
         guided: (N, C, H, W), (N, C) or any other shape, after its adapter.
         hint: the same shape, detached.
         norm: 'l2' or 'l1'.
         scale_free: divide by the hint's own mean |Z|^p.
-        mask: bool, True where features are compared; the features' shape, ones in places
-            ((N, 1, H, W) leaves out the padding of images).
+        mask: bool, True where features are compared; the features' shape, ones in places ((N, 1, H, W) leaves out the
+            padding of images).
 
     Returns:
         A scalar, in float32 or float64; 0 where nothing is compared.
 
     Raises:
-        ValueError: shapes that differ, an unknown `norm`, a `mask` that is not bool or does not
-            fit.
+        ValueError: shapes that differ, an unknown ``norm``, a ``mask`` that is not bool or does not fit.
 
     Source: Chen et al. 2017, sec. 3.4.
     """
@@ -53,7 +52,7 @@ def hint_loss(
 def hint_error(
     guided: Tensor, hint: Tensor, norm: str, scale_free: bool, mask: Tensor | None = None
 ) -> Tensor:
-    """The element-wise error of `hint_loss`, divided by the scale, 0 outside the mask."""
+    """The element-wise error of ``hint_loss``, divided by the scale, 0 outside the mask."""
     one_of('norm', norm, NORMS)
     comparable(guided=guided, hint=hint)
     hint = at_least_float32(hint).detach()
@@ -93,7 +92,7 @@ def _count(feature: Tensor, mask: Tensor | None) -> Tensor | int:
 
 
 class HintLoss(nn.Module):
-    """`hint_loss` with MMDetection's reduction.
+    """``hint_loss`` with MMDetection's reduction.
 
     Args:
         norm: 'l2' or 'l1', both in the paper.
@@ -128,8 +127,8 @@ class HintLoss(nn.Module):
     ) -> Tensor:
         """Features of one shape.
 
-        `weight` multiplies the errors and changes neither the scale nor what 'mean' divides by;
-        `mask` says which elements exist: the mean and the scale are taken over them.
+        ``weight`` multiplies the errors and changes neither the scale nor what 'mean' divides by; ``mask`` says which
+        elements exist: the mean and the scale are taken over them.
         """
         error = hint_error(guided, hint, self.norm, self.scale_free, mask)
         reduction = pick_reduction(self.reduction, reduction_override)

@@ -18,9 +18,9 @@ def logit_matching_loss(
 
         L_n = 1 / 8 sum_c d_c^2
 
-    The factors make it the limit of `soft_target_loss(..., kl=True)` with weights 1: to second
-    order KL(p_t || p_s) is half the p-weighted variance of d / T. At infinite T p is 1 / C, or
-    p (1 - p) = 1 / 4 for a sigmoid, and the loss's T^2 cancels the 1 / T^2.
+    The factors make it the limit of ``soft_target_loss(..., kl=True)`` with weights 1: to second order KL(p_t || p_s)
+    is half the p-weighted variance of d / T. At infinite T p is 1 / C, or p (1 - p) = 1 / 4 for a sigmoid, and the
+    loss's T^2 cancels the 1 / T^2.
 
     Args:
         student_logits: (N, C).
@@ -52,7 +52,7 @@ def logit_matching_loss(
 
 
 class LogitMatchingLoss(nn.Module):
-    """`logit_matching_loss` with MMDetection's reduction.
+    """``logit_matching_loss`` with MMDetection's reduction.
 
     Args:
         use_sigmoid: the head's scores are binary problems.
@@ -78,7 +78,7 @@ class LogitMatchingLoss(nn.Module):
         avg_factor: float | Tensor | None = None,
         reduction_override: str | None = None,
     ) -> Tensor:
-        """Logits (N, C) of both, `weight` (N,). A scalar, or (N,) with reduction 'none'."""
+        """Logits (N, C) of both, ``weight`` (N,). A scalar, or (N,) with reduction 'none'."""
         loss = logit_matching_loss(student_logits, teacher_logits, self.use_sigmoid)
         reduction = pick_reduction(self.reduction, reduction_override)
         return self.loss_weight * reduce_loss(loss, weight, reduction, avg_factor)

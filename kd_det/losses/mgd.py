@@ -48,9 +48,9 @@ class MGDLoss(nn.Module):
         L = loss_weight / N sum over images, channels and places of (G(V m) - Z)^2
 
     V is the guided feature, Z the hint, m one random mask of places for all channels, 1 with probability 1 - mask_ratio
-    and drawn anew for every call, G a convolution 3x3, a ReLU and a convolution 3x3. A mean over images, for given masks.
-    Pyramid levels are summed. In float32 under autocast too. The paper aligns channels by a 1x1 convolution only where
-    they differ: ``adapter=None`` where they do not.
+    and drawn anew for every call, G a convolution 3x3, a ReLU and a convolution 3x3. A mean over images, for given
+    masks. Pyramid levels are summed. In float32 under autocast too. The paper aligns channels by a 1x1 convolution only
+    where they differ: ``adapter=None`` where they do not.
 
     One-stage detectors: ratio 0.65, weight 2e-5, 5 levels. Two-stage: ratio 0.45, weight 5e-7, 4 levels.
 
@@ -58,8 +58,8 @@ class MGDLoss(nn.Module):
         channels: of the teacher's layer.
         mask_ratio: share of the places that is hidden, in [0, 1).
         loss_weight: see above.
-        seed: of the initial weights and of the masks. The global random state is neither read nor changed; how many masks
-            were drawn is part of the ``state_dict``.
+        seed: of the initial weights and of the masks. The global random state is neither read nor changed; how many
+            masks were drawn is part of the ``state_dict``.
 
     Raises:
         TypeError, ValueError: an argument out of range.

@@ -32,8 +32,8 @@ def modulated_loss(
 
     As in the quality focal loss the gradient flows through the modulator too, so cross-entropy and KL have different
     gradients as soon as ``exponent`` is not 0. Where both agree the loss of an exponent above 0 is 0, and so is its
-    gradient: KL falls with the square of the distance, faster than the modulator's slope grows; cross-entropy has a kink
-    there for an exponent of 1. (Below 1, cross-entropy has an infinite slope there and cannot be trained.)
+    gradient: KL falls with the square of the distance, faster than the modulator's slope grows; cross-entropy has a
+    kink there for an exponent of 1. (Below 1, cross-entropy has an infinite slope there and cannot be trained.)
 
     Args:
         student_logits: any shape.
@@ -89,8 +89,8 @@ def _check_exponent(name: str, value: float) -> float:
 class ModulatedBCELoss(nn.Module):
     """BCE(s, sigmoid(t)) |sigmoid(t) - sigmoid(s)|^beta: the class term of BCKD and CrossKD (:func:`modulated_loss`).
 
-    Over all anchors of all levels, divided by the positives of the student's assigner, averaged over ranks and at least 1
-    (``avg_factor``); a weight of 0 takes out what the assigner ignores. Levels without positives take part.
+    Over all anchors of all levels, divided by the positives of the student's assigner, averaged over ranks and at least
+    1 (``avg_factor``); a weight of 0 takes out what the assigner ignores. Levels without positives take part.
 
     Args:
         beta: exponent of the modulator, 1 in both papers; 0 is plain binary cross-entropy.

@@ -15,10 +15,10 @@ def pkd_loss(guided: Tensor, hint: Tensor, mask: Tensor | None = None) -> Tensor
         z(X)_c = (X_c - mean(X_c)) / (std(X_c) + 1e-6)
         L = mean (z(V) - z(Z))^2 / 2  =  1 - (1 / C) sum_c corr(V_c, Z_c)
 
-    Scale and offset of a channel play no part, so a teacher of another kind can teach. Statistics are those of the batch
-    on this process: the value depends on the batch's composition, is noisier on few images, and four images are not the
-    mean of two and two. They are not synchronised over ranks, as in the published runs. A channel without variation, on
-    either side, counts as all 0.
+    Scale and offset of a channel play no part, so a teacher of another kind can teach. Statistics are those of the
+    batch on this process: the value depends on the batch's composition, is noisier on few images, and four images are
+    not the mean of two and two. They are not synchronised over ranks, as in the published runs. A channel without
+    variation, on either side, counts as all 0.
 
     Args:
         guided: V, maps (N, C, H, W), tokens (N, L, C) or vectors (N, C), after its adapter.

@@ -5,9 +5,9 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-# Elements of the student's tensor that are worked on at a time. What a formula makes on its way exists for so many only:
-# small enough not to count beside the tensors of a batch, large enough that the calls cost nothing. On a processor it also
-# stays in the cache from one operation to the next.
+# Elements of the student's tensor that are worked on at a time. What a formula makes on its way exists for so many
+# only: small enough not to count beside the tensors of a batch, large enough that the calls cost nothing. On a
+# processor it also stays in the cache from one operation to the next.
 CHUNK = 2**21
 CHUNK_CPU = 2**18
 
@@ -16,8 +16,8 @@ def recomputed(function: Callable[..., Tensor], student: Tensor, *constants: Ten
     """``function(student, *constants)`` row by row, of which autograd keeps the arguments alone.
 
     What a formula makes on its way (probabilities, logarithms, differences) would otherwise wait for the backward pass:
-    11 bytes for every byte of logits in the focal KL. Here it is made again in the backward pass, for some rows at a time,
-    in the forward pass too. Half precision is kept as it came.
+    11 bytes for every byte of logits in the focal KL. Here it is made again in the backward pass, for some rows at a
+    time, in the forward pass too. Half precision is kept as it came.
 
     Args:
         function: from (n, ...) tensors to (n, ...), every row of the result made of the same row of the arguments.
@@ -58,7 +58,8 @@ class _Recomputed(Function):
 
 def rows_at_a_time(*tensors: Tensor) -> Iterator[tuple[Tensor, ...]]:
     """The same rows of all tensors, as views, so many that the widest of them holds about ``CHUNK`` elements, on a
-    processor ``CHUNK_CPU``."""
+    processor ``CHUNK_CPU``.
+    """
     if tensors[0].dim() == 0:
         return iter([tensors])
     rows = len(tensors[0])

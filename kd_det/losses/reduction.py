@@ -15,21 +15,21 @@ def reduce_loss(
     reduction: str = 'mean',
     avg_factor: float | Tensor | None = None,
 ) -> Tensor:
-    """Weight, then reduce: `none` w * l, `sum` sum(w * l), `mean` sum(w * l) / avg_factor.
+    """Weight, then reduce: ``none`` w * l, ``sum`` sum(w * l), ``mean`` sum(w * l) / avg_factor.
 
-    Without `avg_factor` the mean is over ALL elements, those of weight 0 too. An empty loss gives
-    a zero that still hangs on the graph, where `Tensor.mean` would give NaN.
+    Without ``avg_factor`` the mean is over ALL elements, those of weight 0 too. An empty loss gives a zero that still
+    hangs on the graph, where ``Tensor.mean`` would give NaN.
 
     Args:
         loss: any shape.
-        weight: the shape of `loss`, or its leading dimensions only ((N,) for a loss (N, C)), or
-            the same number of dimensions with ones in it ((N, 1, H, W) for (N, C, H, W)).
+        weight: the shape of ``loss``, or its leading dimensions only ((N,) for a loss (N, C)), or the same number of
+            dimensions with ones in it ((N, 1, H, W) for (N, C, H, W)).
         reduction: 'none', 'mean' or 'sum'.
         avg_factor: what 'mean' divides by. Ignored by 'none'.
 
     Raises:
-        ValueError: unknown `reduction`; `avg_factor` with 'sum', or negative or not finite; a
-            `weight` that does not fit `loss`.
+        ValueError: unknown ``reduction``; ``avg_factor`` with 'sum', or negative or not finite; a ``weight`` that does
+            not fit ``loss``.
     """
     one_of('reduction', reduction, REDUCTIONS)
     if avg_factor is not None and reduction == 'sum':
@@ -54,10 +54,10 @@ def pick_reduction(reduction: str, override: str | None) -> str:
 
 
 def align_weight(weight: Tensor, loss: Tensor) -> Tensor:
-    """`weight` in the dtype of `loss` and with as many dimensions, ready to be multiplied.
+    """``weight`` in the dtype of ``loss`` and with as many dimensions, ready to be multiplied.
 
-    Plain broadcasting aligns the LAST dimensions, so a weight per row would be taken for one per
-    class where N == C; here a shorter weight always belongs to the leading dimensions.
+    Plain broadcasting aligns the LAST dimensions, so a weight per row would be taken for one per class where N == C;
+    here a shorter weight always belongs to the leading dimensions.
     """
     shape = tuple(weight.shape) + (1,) * (loss.dim() - weight.dim())
     fits = len(shape) == loss.dim() and all(

@@ -24,24 +24,21 @@ def soft_target_loss(
 
         L_n = -T^2 sum_c w_c p_t(c) log p_s(c)
 
-    Sigmoid, where every column is a two-class problem with background probability 1 - p,
-    p = sigmoid(z / T)::
+    Sigmoid, where every column is a two-class problem with background probability 1 - p, p = sigmoid(z / T)::
 
         L_n = -T^2 sum_c [w_c p_t(c) log p_s(c) + w_bg (1 - p_t(c)) log(1 - p_s(c))]
 
-    With `kl` the teacher's own weighted cross-entropy is subtracted: log p_s becomes
-    log p_s - log p_t. The gradient is the same and the loss is 0 where student and teacher agree.
-    T^2 keeps the gradient's scale, since soft gradients shrink as 1 / T^2.
+    With ``kl`` the teacher's own weighted cross-entropy is subtracted: log p_s becomes log p_s - log p_t. The gradient
+    is the same and the loss is 0 where student and teacher agree. T^2 keeps the gradient's scale, since soft gradients
+    shrink as 1 / T^2.
 
-    Unequal weights move the optimum to p_s(c) ~ w_c p_t(c), as in the paper: a student equal
-    to the teacher then has a gradient towards the heavier classes, and `kl` can be negative.
+    Unequal weights move the optimum to p_s(c) ~ w_c p_t(c), as in the paper: a student equal to the teacher then has a
+    gradient towards the heavier classes, and ``kl`` can be negative.
 
     Args:
-        student_logits: (N, C) before softmax or sigmoid. Softmax: C - 1 object classes and the
-            background.
+        student_logits: (N, C) before softmax or sigmoid. Softmax: C - 1 object classes and the background.
         teacher_logits: (N, C), detached.
-        class_weight: one weight for each OBJECT class ((C - 1,) for softmax, (C,) for sigmoid).
-            None: ones.
+        class_weight: one weight for each OBJECT class ((C - 1,) for softmax, (C,) for sigmoid). None: ones.
         temperature: T > 0.
         use_sigmoid: which of the two forms.
         background_weight: w of the background (1.5 in the paper).
@@ -51,8 +48,8 @@ def soft_target_loss(
         (N,), in float32 or float64.
 
     Raises:
-        ValueError: shapes that differ or are not (N, C), a softmax over one column, a
-            `class_weight` of another length.
+        ValueError: shapes that differ or are not (N, C), a softmax over one column, a ``class_weight`` of another
+            length.
 
     Source: Hinton et al. 2015, sec. 2; Chen et al. 2017, sec. 3.2 (weights, T = 1).
     """
@@ -111,7 +108,7 @@ def _object_weights(logits: Tensor, class_weight: Tensor | None, use_sigmoid: bo
 
 
 class SoftTargetLoss(nn.Module):
-    """`soft_target_loss` with MMDetection's reduction.
+    """``soft_target_loss`` with MMDetection's reduction.
 
     Args:
         use_sigmoid: binary problems (RPN) instead of a softmax with the background last (R-CNN).
@@ -162,7 +159,7 @@ class SoftTargetLoss(nn.Module):
         avg_factor: float | Tensor | None = None,
         reduction_override: str | None = None,
     ) -> Tensor:
-        """Logits (N, C) of both, `weight` (N,). A scalar, or (N,) with reduction 'none'."""
+        """Logits (N, C) of both, ``weight`` (N,). A scalar, or (N,) with reduction 'none'."""
         loss = soft_target_loss(
             student_logits,
             teacher_logits,

@@ -23,13 +23,12 @@ def teacher_bounded_loss(
 
         L_n = e(R_s)   if e(R_s) + m > e(R_t), else 0
 
-    The gate carries no gradient: the pull is towards the ground truth y, never the teacher's box.
-    With m = 0 a student exactly as good as its teacher is left alone (strict inequality).
+    The gate carries no gradient: the pull is towards the ground truth y, never the teacher's box. With m = 0 a student
+    exactly as good as its teacher is left alone (strict inequality).
 
-    `weight` multiplies each coordinate's error in the loss. The gate compares UNWEIGHTED errors,
-    over the coordinates of non-zero weight: a weight says how much a box matters, not who
-    regressed it better, and it must not rescale the margin; but a coordinate that is not trained
-    has no meaningful target.
+    ``weight`` multiplies each coordinate's error in the loss. The gate compares UNWEIGHTED errors, over the coordinates
+    of non-zero weight: a weight says how much a box matters, not who regressed it better, and it must not rescale the
+    margin; but a coordinate that is not trained has no meaningful target.
 
     Args:
         student: (N, 4) encoded deltas (or boxes), one box a row.
@@ -41,13 +40,13 @@ def teacher_bounded_loss(
         weight: (N,) or (N, 4), 0 or larger.
 
     Returns:
-        (N,), in float32 or float64. What is not a number in the student, the teacher or the
-        target stays visible as NaN.
+        (N,), in float32 or float64. What is not a number in the student, the teacher or the target stays visible as
+        NaN.
 
     Raises:
-        ValueError: shapes that differ or are not (N, 4), an unknown `inner`.
+        ValueError: shapes that differ or are not (N, 4), an unknown ``inner``.
 
-    Source: Chen et al. 2017, sec. 3.3 (nu is the module's `loss_weight`).
+    Source: Chen et al. 2017, sec. 3.3 (nu is the module's ``loss_weight``).
     """
     one_of('inner', inner, INNER_LOSSES)
     comparable(student=student, teacher=teacher, target=target)
@@ -83,7 +82,7 @@ def _inner(difference: Tensor, inner: str, beta: float) -> Tensor:
 
 
 class TeacherBoundedLoss(nn.Module):
-    """`teacher_bounded_loss` with MMDetection's reduction.
+    """``teacher_bounded_loss`` with MMDetection's reduction.
 
     Args:
         inner: 'l2' (the paper's), 'l1' or 'smooth_l1'.
@@ -119,10 +118,9 @@ class TeacherBoundedLoss(nn.Module):
         avg_factor: float | Tensor | None = None,
         reduction_override: str | None = None,
     ) -> Tensor:
-        """Boxes (N, 4) each, `weight` (N,) or (N, 4). A scalar, or (N,) with reduction 'none'.
+        """Boxes (N, 4) each, ``weight`` (N,) or (N, 4). A scalar, or (N,) with reduction 'none'.
 
-        'mean' without `avg_factor` is over boxes, where MMDetection's box losses average
-        over coordinates.
+        'mean' without ``avg_factor`` is over boxes, where MMDetection's box losses average over coordinates.
         """
         loss = teacher_bounded_loss(
             pred, teacher_pred, target, self.margin, self.inner, self.beta, weight

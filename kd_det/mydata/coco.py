@@ -41,7 +41,8 @@ def read_coco(files: Files, contents: dict[str, dict], given: dict[str, str]) ->
         given: part -> annotation file, from the command line; where there is any, nothing is guessed.
 
     Raises:
-        DataError: files that nobody knows what they are for; annotations that break the format; several files of one part.
+        DataError: files that nobody knows what they are for; annotations that break the format; several files of one
+            part.
     """
     chosen, remarks = (given, []) if given else _chosen(list(contents))
     for part, name in chosen.items():

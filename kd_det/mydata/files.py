@@ -86,7 +86,8 @@ def _grouped(names: Sequence[str], key) -> dict[str, list[str]]:
 
 
 def nearest(candidates: Sequence[str], near: str) -> str | None:
-    """The candidate that shares most folders with ``near``, ``labels`` and ``Annotations`` counting as images' folders."""
+    """The candidate that shares most folders with ``near``, ``labels`` and ``Annotations`` counting as images' folders.
+    """
     mine = [_kind(part) for part in PurePosixPath(near).parent.parts]
 
     def shared(name: str) -> tuple[int, int]:

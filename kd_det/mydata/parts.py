@@ -11,7 +11,8 @@ KNOWN = tuple(dict.fromkeys(name for names in NAMES.values() for name in names))
 
 
 def called(name: str) -> str | None:
-    """The word of :data:`KNOWN` in a file's or folder's name ('instances_val2017.json' -> 'val'); None: there is none."""
+    """The word of :data:`KNOWN` in a file's or folder's name ('instances_val2017.json' -> 'val'); None: there is none.
+    """
     words = re.split(r'[^a-z]+', PurePosixPath(name).stem.lower())
     return next((word for word in words if word in KNOWN), None)
 
@@ -30,8 +31,8 @@ def folder_word(path: str) -> str | None:
 def assign(words: Sequence[str | None]) -> tuple[dict[str, str], list[str]]:
     """Part -> the word of :data:`KNOWN` that stands for it, and the words that are left over.
 
-    ``train`` before ``trainval``; ``val`` is the first of :data:`kd_det.own_data.NAMES` that is there, the test part where
-    there is no other.
+    ``train`` before ``trainval``; ``val`` is the first of :data:`kd_det.own_data.NAMES` that is there, the test part
+    where there is no other.
 
     Example:
         >>> assign(['train', 'eval', 'dev', None])

@@ -96,7 +96,8 @@ def write(prepared: Prepared, out: str, overwrite: bool = False) -> list[str]:
 
 
 def write_all(wanted: dict[str, str], overwrite: bool) -> None:
-    """Write texts to files, path -> text; all of them or, where something is in the way, none. Equal files are left alone.
+    """Write texts to files, path -> text; all of them or, where something is in the way, none. Equal files are left
+    alone.
 
     Raises:
         DataError: a file is there with another content, and ``overwrite`` is not given.

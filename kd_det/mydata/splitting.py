@@ -12,9 +12,9 @@ from .found import ALL, TRAIN, VAL, Found, Part, Picture
 def split(root: str, found: Found, share: float = 0.2, seed: int = 0) -> list[str]:
     """Draw a validation part from what is there to train on, in place; nothing is changed where there is one.
 
-    Images whose files are equal, and copies that Roboflow augmented from one photograph (``NAME.rf.HASH``), stay together.
-    Classes are taken in order of their rarity, and of each so many groups are drawn that the part has its share of the
-    images with that class, at least one, where there are two or more.
+    Images whose files are equal, and copies that Roboflow augmented from one photograph (``NAME.rf.HASH``), stay
+    together. Classes are taken in order of their rarity, and of each so many groups are drawn that the part has its
+    share of the images with that class, at least one, where there are two or more.
 
     Args:
         root: the data folder.

@@ -19,9 +19,9 @@ def fuse(found: Sequence[Detections], weights: Sequence[float] | None = None, io
         box   = sum of w_i s_i box_i / sum of w_i s_i             over the boxes of one cluster
         score = sum of w_i s_i / sum of w_i  * min(W, W_c) / W    the first sum over the cluster, best box per detector
 
-    Boxes are taken by falling w s; one joins the first-best cluster of its class whose fused box it overlaps by more than
-    ``iou``, else it begins one. W is the sum of weights of the detectors that know the class, W_c that of those with a
-    box in the cluster: what only one of several sees loses score.
+    Boxes are taken by falling w s; one joins the first-best cluster of its class whose fused box it overlaps by more
+    than ``iou``, else it begins one. W is the sum of weights of the detectors that know the class, W_c that of those
+    with a box in the cluster: what only one of several sees loses score.
 
     Args:
         found: of each detector.

@@ -128,9 +128,9 @@ def label_folder(labeller: Labeller, folder: str, out: str, thresholds: Sequence
     """Label every image and write ``out``, a COCO annotation file.
 
     Objects carry ``score``; boxes between the ignore threshold and the class's threshold are regions with
-    ``iscrowd: 1``, which MMDetection hands to assigners as ignored. ``info`` holds teachers and thresholds. What is done
-    is kept beside ``out`` (``.progress``) after each image, so that a run that was cut goes on where it stopped; it is
-    removed at the end.
+    ``iscrowd: 1``, which MMDetection hands to assigners as ignored. ``info`` holds teachers and thresholds. What is
+    done is kept beside ``out`` (``.progress``) after each image, so that a run that was cut goes on where it stopped;
+    it is removed at the end.
 
     Args:
         names: image files relative to ``folder``; None: all in it.

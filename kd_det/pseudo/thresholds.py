@@ -36,9 +36,9 @@ def choose(classes: Sequence[str], found: Sequence[Detections], truth: Sequence[
 
         F = (1 + b^2) precision recall / (b^2 precision + recall)
 
-    b < 1 prefers precision: a wrong box teaches something wrong, a missing one in the ignore band costs little. The ignore
-    band begins at the highest score at which all detections above reach ``ignore_recall`` of the recall that the detector
-    reaches at all.
+    b < 1 prefers precision: a wrong box teaches something wrong, a missing one in the ignore band costs little. The
+    ignore band begins at the highest score at which all detections above reach ``ignore_recall`` of the recall that the
+    detector reaches at all.
 
     Args:
         classes: names, in the order of the labels.

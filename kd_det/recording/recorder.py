@@ -80,8 +80,8 @@ def record(cfg: Config, epochs: int | None = None, shares: Shares | None = None,
 
     Args:
         cfg: whose teachers have a record (:func:`with_records`).
-        epochs: None: each image in each way in which it may be mirrored, on the one canvas that all images end on. N: the
-            batches of the first N epochs that a run of this config and seed sees, whatever their canvases.
+        epochs: None: each image in each way in which it may be mirrored, on the one canvas that all images end on. N:
+            the batches of the first N epochs that a run of this config and seed sees, whatever their canvases.
         shares: the part of the work that this process does.
         device: where the teachers run.
         say: is told the estimate, before anything is written.
@@ -91,8 +91,8 @@ def record(cfg: Config, epochs: int | None = None, shares: Shares | None = None,
         The recorded teachers by name.
 
     Raises:
-        ConfigError: terms or pipelines of which nothing can be recorded; images that end on different canvases; an estimate
-            beyond ``max_disk``; the disk was full.
+        ConfigError: terms or pipelines of which nothing can be recorded; images that end on different canvases; an
+            estimate beyond ``max_disk``; the disk was full.
     """
     shares = shares or Shares()
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmdet')), torch.no_grad():

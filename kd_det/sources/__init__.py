@@ -1,5 +1,6 @@
 """Who teaches: a frozen teacher, live or recorded, or a peer that trains too. A source owns its network; terms
-ask it through a Pass."""
+ask it through a Pass.
+"""
 from .ensemble import Ensemble
 from .frozen import FrozenTeacher
 from .passes import Pass

@@ -17,7 +17,8 @@ WHOLE = ('rpn', 'dense', 'rcnn')
 
 def kept_for(asks: Sequence[str]) -> list[str]:
     """What has to be recorded for what is asked: the RoI head answers for the student's RoIs, which are others in each
-    step, so that it runs on recorded features."""
+    step, so that it runs on recorded features.
+    """
     kept = [ask for ask in asks if ask not in ('rcnn',) and part_of(ask) != 'roi_head']
     needs_rois = len(kept) < len(asks)
     return list(dict.fromkeys(kept + ['features'] * needs_rois))

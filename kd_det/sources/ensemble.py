@@ -86,8 +86,8 @@ class Ensemble:
         sources=dict(a=dict(config=..., checkpoint=...), b=dict(config=..., checkpoint=...),
                      both=dict(type='Ensemble', members=dict(a=dict(weight=2.), b=dict(weight=[1., 1., 0.5]))))
 
-    Class scores are averaged as probabilities (:mod:`kd_det.sources.mixture`), boxes as encoded boxes of one coder or as
-    decoded boxes, layers are concatenated along their channels (CBD's several teachers).
+    Class scores are averaged as probabilities (:mod:`kd_det.sources.mixture`), boxes as encoded boxes of one coder or
+    as decoded boxes, layers are concatenated along their channels (CBD's several teachers).
 
     A teacher that knows other classes than the student says so by ``classes``: it speaks about these only. Classes that
     no member knows are left out of whatever compares classes.

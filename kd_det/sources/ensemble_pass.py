@@ -54,7 +54,8 @@ class EnsemblePass:
         return sum(w * value for w, value in zip(self._members().tolist(), values))
 
     def rpn(self) -> dict[int, tuple[Tensor, Tensor]]:
-        """Scores: the mean of probabilities, or, where members know different classes, that any of them sees an object."""
+        """Scores: the mean of probabilities, or, where members know different classes, that any of them sees an object.
+        """
         found = [one.rpn() for one in self.passes]
         head: RPNHead = self.model.rpn_head
         answers = {}
@@ -107,7 +108,8 @@ class EnsemblePass:
     def dense_outputs(self) -> DenseOutputs:
         """Logits over the student's classes; decoded boxes and logits of the third branch as means over members. Where
         members know different classes, each counts at a prior by the surest of its own classes: who sees none of its
-        objects there has little to say about the box."""
+        objects there has little to say about the box.
+        """
         if self._dense is None:
             self._dense = self._mixed_dense([one.dense_outputs() for one in self.passes])
         return self._dense

@@ -247,7 +247,8 @@ class FrozenTeacher:
     def prepare(self, inputs: Tensor, samples: list) -> Tensor:
         """The batch as the teacher wants to see it: (N, C, s H, s W), normalised as the teacher was trained; padding as
         its preprocessor pads. Cross-resolution views (``teacher_view``, uint8, (C, s h, s w)) are taken out of the
-        samples."""
+        samples.
+        """
         if self.scale_factor != 1:
             inputs = self._own_views(inputs, samples)
         elif self.renormalise is not None:

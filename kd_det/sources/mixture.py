@@ -13,8 +13,8 @@ def softmax_mixture(answers: list[Tensor], weights: Tensor, maps: list[list[int]
         p(bg) = sum over m of w_m(bg) p_m(bg), w_m(bg) the mean of w_m(c) over classes      every member knows all
         p(bg) = 1 - sum over c of p(c), at least 0                                          otherwise
 
-    divided by their sum where they do not add up to 1 (weights that differ between classes). A member that does not know
-    a class calls its objects background, so its background is no background where others know more.
+    divided by their sum where they do not add up to 1 (weights that differ between classes). A member that does not
+    know a class calls its objects background, so its background is no background where others know more.
 
     Args:
         answers: logits (R, C_m + 1) of each member.

@@ -8,7 +8,8 @@ from ..errors import ConfigError
 
 class Renormalisation:
     """x_t[c] = a[c] * x_s[p(c)] + b[c] inside the image, with a = std_s / std_t and b = (mean_s - mean_t) / std_t; the
-    teacher's pad value around it. p exchanges the order of channels where one network wants RGB and the other BGR."""
+    teacher's pad value around it. p exchanges the order of channels where one network wants RGB and the other BGR.
+    """
 
     def __init__(self, student: nn.Module, teacher: nn.Module) -> None:
         channels = max(len(_mean(student)), len(_mean(teacher)), 1)

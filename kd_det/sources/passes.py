@@ -87,14 +87,16 @@ class Pass:
         return self._known['rois']
 
     def rcnn(self, stage: int, asked: int) -> dict[str, Tensor]:
-        """``cls_score`` (R, classes + 1) and ``bbox_pred`` that R-CNN stage ``stage`` of this network gives for the RoIs
-        of stage ``asked`` of the student."""
+        """``cls_score`` (R, classes + 1) and ``bbox_pred`` that R-CNN stage ``stage`` of this network gives for the
+        RoIs of stage ``asked`` of the student.
+        """
         features, rois = self.features, self.rois()[asked]
         return self.once(('rcnn', stage, asked), lambda: box_forward(self.model, stage, features, rois))
 
     def rcnn_of(self, stage: int, asked: int, places: Tensor) -> dict[str, Tensor]:
-        """:meth:`rcnn` of the RoIs at ``places`` (S,) alone. The others are run as well where all are wanted: by a layer of
-        the RoI head, or because they have been run."""
+        """:meth:`rcnn` of the RoIs at ``places`` (S,) alone. The others are run as well where all are wanted: by a
+        layer of the RoI head, or because they have been run.
+        """
         if ('rcnn', stage, asked) in self._known or any(part_of(path) == 'roi_head' for path in self._captured.shapes):
             answer = self.rcnn(stage, asked)
             return {name: answer[name][places] for name in ('cls_score', 'bbox_pred')}
@@ -121,8 +123,9 @@ class Pass:
         return self.once('dense outputs', lambda: DenseOutputs.of(head, decoder_of(head, 'bbox_head'), outputs))
 
     def dense_again(self) -> DenseOutputs:
-        """The dense head once more, as part of the training graph, with what somebody has put into its layers; it is not
-        listened to. The gradient passes through the network and stops at its features."""
+        """The dense head once more, as part of the training graph, with what somebody has put into its layers; it is
+        not listened to. The gradient passes through the network and stops at its features.
+        """
         head, features = self.model.bbox_head, self.features
         with self._around(), training_format(head):
             outputs = head(features)

@@ -1,4 +1,5 @@
-"""What a two-stage network proposes on a batch: RoIs for both networks where labels are missing, and so sampled ones."""
+"""What a two-stage network proposes on a batch: RoIs for both networks where labels are missing, and so sampled ones.
+"""
 import torch
 from mmdet.structures.bbox import get_box_tensor
 from torch import Tensor
@@ -12,9 +13,9 @@ from .passes import Pass
 def proposals(found: Pass | EnsemblePass, count: int, stages: int) -> list[Tensor]:
     """RoIs of each R-CNN stage, in the network's own pixels.
 
-    Stage 0: the best ``count`` proposals of each image after the RPN's own non-maximum suppression, of an ensemble the best
-    ``count / M`` of each of M members. A cascade's later stages look at what the network's stage before (or its last) made
-    of them, each box moved for its likeliest class.
+    Stage 0: the best ``count`` proposals of each image after the RPN's own non-maximum suppression, of an ensemble the
+    best ``count / M`` of each of M members. A cascade's later stages look at what the network's stage before (or its
+    last) made of them, each box moved for its likeliest class.
 
     Args:
         found: what the network says of the batch.

@@ -30,7 +30,8 @@ class Record:
         max_disk (int | str): bytes, or a size such as '20GB'; the folder does not grow beyond, and what has no place is
             asked of the live teacher each time.
         missing (str): 'record' asks the live teacher for what is missing and writes it down, so that the first epoch
-            records and later ones read; 'error' stops the run, naming the image (a folder that ``kd-det record`` filled).
+            records and later ones read; 'error' stops the run, naming the image (a folder that ``kd-det record``
+            filled).
     """
 
     def __init__(self, folder: str, max_disk: int | str = '20GB', missing: str = 'record', key: str = 'record') -> None:
@@ -44,19 +45,20 @@ class Record:
 class RecordedTeacher(FrozenTeacher):
     """A :class:`~kd_det.sources.frozen.FrozenTeacher` that answers from disk::
 
-        teacher=dict(config=..., checkpoint=..., record='DIR')                    # the first epoch records, later ones read
+        teacher=dict(config=..., checkpoint=..., record='DIR')        # the first epoch records, later ones read
         teacher=dict(config=..., checkpoint=..., record=dict(folder='DIR', max_disk='200GB', missing='error'))
 
-    What belongs to one exact view of an image is recorded: maps of hints' layers, RPN outputs, dense outputs. A view is an
-    image in one size, mirrored or not (a mirrored feature map is not the feature map of the mirrored image, so it is a view
-    of its own), on one padded canvas (padding reaches into features). The RoI head answers for the student's RoIs, which
-    are others in each step: it runs, on recorded features. Terms that run more of the teacher are refused by name.
+    What belongs to one exact view of an image is recorded: maps of hints' layers, RPN outputs, dense outputs. A view is
+    an image in one size, mirrored or not (a mirrored feature map is not the feature map of the mirrored image, so it is
+    a view of its own), on one padded canvas (padding reaches into features). The RoI head answers for the student's
+    RoIs, which are others in each step: it runs, on recorded features. Terms that run more of the teacher are refused
+    by name.
 
     Values are kept in half precision (relative rounding 2^-11, absolute 3e-8 near 0; single precision where a value is
     above 65504), and what is asked live is rounded alike, so that all epochs see the same.
 
-    The network is built without weights; it gets them when something is missing, and never in a run of which everything is
-    recorded. Answers are bound to the teacher's weights, config and ``scale_factor``: a folder of another teacher is
+    The network is built without weights; it gets them when something is missing, and never in a run of which everything
+    is recorded. Answers are bound to the teacher's weights, config and ``scale_factor``: a folder of another teacher is
     refused. With no ``checkpoint`` the folder is taken at its word, nothing may be missing, and no RoI head runs.
 
     Args:

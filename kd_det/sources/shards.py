@@ -30,16 +30,16 @@ Answers = dict[str, np.ndarray]
 class Shards:
     """A folder of shards: view -> the teacher's answers for it, arrays by name.
 
-    A shard is a file ``<random name>.npz`` of NumPy's, written whole (:func:`kd_det.files.write_whole`), so that a killed
-    writer leaves none or a whole one, and two writers never touch the same file: folders are merged by copying files. It
-    holds a JSON header (whose answers, how each entry is laid out) and for each view one array of bytes. Reading executes
-    nothing (``allow_pickle=False``); each array has a CRC-32 that is checked as it is read. A shard that cannot be read,
-    and an entry whose bytes are not those that were written, count as missing, with a warning.
+    A shard is a file ``<random name>.npz`` of NumPy's, written whole (:func:`kd_det.files.write_whole`), so that a
+    killed writer leaves none or a whole one, and two writers never touch the same file: folders are merged by copying
+    files. It holds a JSON header (whose answers, how each entry is laid out) and for each view one array of bytes.
+    Reading executes nothing (``allow_pickle=False``); each array has a CRC-32 that is checked as it is read. A shard
+    that cannot be read, and an entry whose bytes are not those that were written, count as missing, with a warning.
 
     Args:
         folder (str): where the shards are; made when the first one is written.
-        max_bytes (int): the folder does not grow beyond. Each process counts what it wrote and what it has seen of others,
-            so that together they may pass the bound by a shard each.
+        max_bytes (int): the folder does not grow beyond. Each process counts what it wrote and what it has seen of
+            others, so that together they may pass the bound by a shard each.
         key (str): for messages.
     """
 

@@ -61,8 +61,8 @@ def _places(height: int, width: int) -> tuple[Tensor, Tensor]:
 class Colours:
     """The colours of an image at a few fixed places, before normalisation, in the order of channels of its file.
 
-    They are kept with the answers for a view, so that other pixels under the same name are found out: a random change of
-    colours, another crop, a file that was replaced.
+    They are kept with the answers for a view, so that other pixels under the same name are found out: a random change
+    of colours, another crop, a file that was replaced.
 
     Args:
         preprocessor: that of the student, whose normalisation is undone; an image without one is taken as it is.

@@ -15,8 +15,8 @@ def split_options(cfg: Config, split: str) -> dict:
     """``--cfg-options`` that make a config train and validate on the annotation files of ``split``.
 
     Args:
-        cfg (Config): its files are called ``<part>.json``. Other training files (a part of the labels, pseudo-labels) are
-            the config's own and stay; they are taken for parts of train.
+        cfg (Config): its files are called ``<part>.json``. Other training files (a part of the labels, pseudo-labels)
+            are the config's own and stay; they are taken for parts of train.
         split (str): ``'fit->dev'``; nothing is changed where the config has those files already.
 
     Raises:

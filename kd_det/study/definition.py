@@ -7,11 +7,11 @@ It is JSON::
      "rows": [{"name": "base", "config": "configs/....py", "seeds": [0, 1], "options": {}, "description": "..."}]}
 
 ``split`` names the annotation files (``train.json`` and ``eval.json``). ``options`` are ``--cfg-options`` of a row,
-``label`` is what tables call it, ``teacher`` names another row (or a row and its seed) as its teacher, ``sources`` one for
-each trained network of a config's ``sources``, ``base`` another row to compare it with, ``shared: "study/row"`` takes a run
-from another study instead of repeating it, and ``network: "second"`` with ``shared`` shows the second network of a CoLAD
-row, which is trained with the first. ``groups`` of the study are groups of classes, {"rare": ["Bus"]}, for tables of mean
-AP.
+``label`` is what tables call it, ``teacher`` names another row (or a row and its seed) as its teacher, ``sources`` one
+for each trained network of a config's ``sources``, ``base`` another row to compare it with, ``shared: "study/row"``
+takes a run from another study instead of repeating it, and ``network: "second"`` with ``shared`` shows the second
+network of a CoLAD row, which is trained with the first. ``groups`` of the study are groups of classes, {"rare":
+["Bus"]}, for tables of mean AP.
 """
 import json
 import re
@@ -54,8 +54,9 @@ class StudyRow:
 
 @dataclass
 class Study:
-    """A study file. ``teacher`` is (row, seed) or None, ``base`` the row that others are compared with, ``groups`` names of
-    groups of classes (rare, frequent ...) with the classes in them, for tables of mean AP."""
+    """A study file. ``teacher`` is (row, seed) or None, ``base`` the row that others are compared with, ``groups``
+    names of groups of classes (rare, frequent ...) with the classes in them, for tables of mean AP.
+    """
     name: str
     title: str
     split: str

@@ -21,7 +21,8 @@ from .records import record_path
 
 FILE = 'evaluation.json'
 TOLERANCE = 0.3
-"""AP points between a checkpoint's evaluation and what the run's log says: rounding to 0.1 and another device's sums."""
+"""AP points between a checkpoint's evaluation and what the run's log says: rounding to 0.1 and another device's sums.
+"""
 
 
 @dataclass

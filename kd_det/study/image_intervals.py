@@ -26,7 +26,8 @@ FILE = 'images.json'
 
 @dataclass
 class Found:
-    """Of one row. ``differences`` to its base by column; ``errors``: what each type costs in AP50 points, mean over seeds.
+    """Of one row. ``differences`` to its base by column; ``errors``: what each type costs in AP50 points, mean over
+    seeds.
 
     Both are empty where detections, or the ground truth to compute them from, are missing.
     """

@@ -76,8 +76,8 @@ def study_table(study: Study, results: str, images: dict[str, Found] | None = No
     """Markdown of a study; a row without records says so.
 
     Args:
-        images (dict[str, Found] | None): of :func:`.image_intervals.image_intervals`; intervals over images get a column
-            of their own if there are any.
+        images (dict[str, Found] | None): of :func:`.image_intervals.image_intervals`; intervals over images get a
+            column of their own if there are any.
     """
     images = {name: found.differences for name, found in (images or {}).items() if found.differences}
     records = {row.name: row_records(results, row) for row in study.rows}

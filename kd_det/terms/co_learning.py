@@ -32,11 +32,11 @@ class CoLearning(Term):
 
     Args:
         criterion (dict): see :mod:`kd_det.assignment.criteria`.
-        agreement_interval (int): every how many steps it is found out how far the assignments agree that each network's own
-            costs give; 0: never. It costs two more separations of positives in such a step, and no other wait for the
-            device. See :class:`kd_det.engine.agreement_hook.AgreementHook` for what is logged.
-        granularity (str | None): see :func:`kd_det.terms.co_learning_heads.co_learning`. None: the paper's code for PAA,
-            per ground truth and pyramid level.
+        agreement_interval (int): every how many steps it is found out how far the assignments agree that each network's
+            own costs give; 0: never. It costs two more separations of positives in such a step, and no other wait for
+            the device. See :class:`kd_det.engine.agreement_hook.AgreementHook` for what is logged.
+        granularity (str | None): see :func:`kd_det.terms.co_learning_heads.co_learning`. None: the paper's code for
+            PAA, per ground truth and pyramid level.
         **term: see :class:`kd_det.terms.term.Term`; both networks learn from the first epoch to the last.
 
     Raises:

@@ -1,5 +1,6 @@
-"""Published constants: of losses on necks and class logits by loss and kind of student, of LD, and of CrossKD by kind of
-head."""
+"""Published constants: of losses on necks and class logits by loss and kind of student, of LD, and of CrossKD by kind
+of head.
+"""
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -128,7 +129,8 @@ def constants_for(key: str, cfg: dict, layer: str, student: nn.Module) -> Consta
     Args:
         key: of the hint in the config, for messages.
         cfg: config of its loss, as given.
-        layer: path of the student's layer: ``'neck'``, or one of ``PREDICTORS``; elsewhere the loss's own defaults hold.
+        layer: path of the student's layer: ``'neck'``, or one of ``PREDICTORS``; elsewhere the loss's own defaults
+            hold.
         student: the detector.
 
     Raises:

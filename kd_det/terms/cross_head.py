@@ -29,7 +29,8 @@ NORMALISERS = ('weights', 'centerness')
 class CrossHead(DensePrediction):
     """The teacher's predictors read the student's features, and shall say what they say of the teacher's own.
 
-    After convolution ``k`` of its class tower and of its box tower, before the activation, the student's feature f leaves::
+    After convolution ``k`` of its class tower and of its box tower, before the activation, the student's feature f
+    leaves::
 
         g         = align_scale(f, teacher's feature at the same place), then the teacher's activation, the rest of the
                     teacher's tower and its predictors; level by level
@@ -39,29 +40,31 @@ class CrossHead(DensePrediction):
         L_factor  = w_factor / N * sum over positives of BCE(crossed, sigmoid(teacher)), of centerness or IoU
 
     N is the number of positives of the student's assigner, averaged over ranks, at least 1. Priors that the assigner
-    ignores take no part; levels without positives do. The sum of v is averaged over ranks too (in the released code each
-    rank divides by its own, so that ranks with little to see weigh as much as others). With ``box_normaliser='centerness'``
-    the sum of the centerness targets, averaged over ranks and at least 1, stands in its place. Boxes of the teacher without
-    area, and crossed boxes that are turned inside out, take no part.
+    ignores take no part; levels without positives do. The sum of v is averaged over ranks too (in the released code
+    each rank divides by its own, so that ranks with little to see weigh as much as others). With
+    ``box_normaliser='centerness'`` the sum of the centerness targets, averaged over ranks and at least 1, stands in its
+    place. Boxes of the teacher without area, and crossed boxes that are turned inside out, take no part.
 
     The gradient passes through the teacher's layers and changes none of them. It reaches the student's towers up to
     convolution k, neck and backbone: what is behind in the student sees the ground truth alone.
 
-    :func:`~kd_det.adapters.align_scale.align_scale` takes its statistics over the batch of one process: the terms depend on
-    what a batch holds, and four images are not two and two.
+    :func:`~kd_det.adapters.align_scale.align_scale` takes its statistics over the batch of one process: the terms
+    depend on what a batch holds, and four images are not two and two.
 
-    Heads: RetinaNet, FCOS, ATSS, GFL, PAA, DDOD, RTMDet, YOLOX and their subclasses, of which teacher and student may have
-    different ones with the same priors; see :data:`kd_det.heads.towers.TOWERS`. For several teachers give a term for each.
+    Heads: RetinaNet, FCOS, ATSS, GFL, PAA, DDOD, RTMDet, YOLOX and their subclasses, of which teacher and student may
+    have different ones with the same priors; see :data:`kd_det.heads.towers.TOWERS`. For several teachers give a term
+    for each.
 
     Args:
-        k (int | None): convolutions of the student's towers before it leaves them. Not given, this and the losses are those
-            published for the head that predicts, the teacher's (:data:`kd_det.terms.constants.CROSS`), and the plan prints
-            them: so many convolutions of the teacher's are left as there.
+        k (int | None): convolutions of the student's towers before it leaves them. Not given, this and the losses are
+            those published for the head that predicts, the teacher's (:data:`kd_det.terms.constants.CROSS`), and the
+            plan prints them: so many convolutions of the teacher's are left as there.
         teacher_k (int | None): convolutions of the teacher's towers that are left out; ``k`` by default.
         cls (dict | None): class term on logits, ``ModulatedBCELoss``; None or weight 0: off.
         bbox (dict | None): box term, an IoU loss on decoded boxes, or, of GFL heads, ``DistributionKLLoss``.
-        score_factor (dict | None): the branch beside the classes, where both heads have the same one, ``SoftBCELoss``. The
-            class term of YOLOX is on class score times objectness, and by default its objectness has no term of its own.
+        score_factor (dict | None): the branch beside the classes, where both heads have the same one, ``SoftBCELoss``.
+            The class term of YOLOX is on class score times objectness, and by default its objectness has no term of its
+            own.
         box_normaliser (str): 'weights' or 'centerness', of FCOS.
         adapter (dict | None): a layer between f and align_scale, one for each tower, for all levels. By default a 1x1
             convolution without bias (``ConvAdapter``) where the towers' channels differ, none where they agree.

@@ -19,8 +19,8 @@ FAR = 1e9
 
 
 class DensePrediction(Term):
-    """A term of up to three parts, each with a loss of its own: the classes, the decoded boxes, and the branch beside the
-    classes (centerness, IoU or objectness), prior by prior.
+    """A term of up to three parts, each with a loss of its own: the classes, the decoded boxes, and the branch beside
+    the classes (centerness, IoU or objectness), prior by prior.
 
     Args:
         cls (dict | None): a loss on class logits. None or weight 0: off; without ``type`` the term's own.
@@ -130,9 +130,10 @@ class DensePrediction(Term):
         return self.cls(ours, soft, weight=weight, avg_factor=avg_factor)
 
     def compare_boxes(self, student: Tensor, teacher: Tensor, weight: Tensor, avg_factor: Tensor) -> Tensor:
-        """The box part over boxes (n, 4), xyxy, and weights (n,). What is no box on one of both sides is left out: turned
-        inside out, which RTMDet's distances can be, it has no IoU, and a loss on it falls without end; beyond ``FAR``
-        pixels, where exponentials of sizes (YOLOX, FCOS) run away, areas are not finite."""
+        """The box part over boxes (n, 4), xyxy, and weights (n,). What is no box on one of both sides is left out:
+        turned inside out, which RTMDet's distances can be, it has no IoU, and a loss on it falls without end; beyond
+        ``FAR`` pixels, where exponentials of sizes (YOLOX, FCOS) run away, areas are not finite.
+        """
         if not len(student):  # MMDetection's overlaps of nothing are off the graph, and DDP would miss the box branch
             return student.float().sum()
         usable = is_box(student) & is_box(teacher)  # (n,)

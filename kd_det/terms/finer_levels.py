@@ -8,8 +8,8 @@ from .box_coding import per_anchor
 
 
 def finer_maps(key: str, student: list[tuple], teacher: list[tuple], pairs: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """(the student's finest level, teacher level) of each teacher level that has no partner and is finer than all levels
-    of the student, where both sides see the same (:func:`kd_det.terms.levels.pair_levels`).
+    """(the student's finest level, teacher level) of each teacher level that has no partner and is finer than all
+    levels of the student, where both sides see the same (:func:`kd_det.terms.levels.pair_levels`).
 
     Args:
         key: of the term in the config, for messages.
@@ -35,8 +35,8 @@ def finer_maps(key: str, student: list[tuple], teacher: list[tuple], pairs: list
 def resampled(hint: Tensor, size: tuple[int, int]) -> Tensor:
     """A finer map at the cells of a coarser one: the mean over what each of them covers.
 
-    Where the strides are k to 1, sizes may differ from k to 1 by rounding: cell i covers the k rows from k i on, as far as
-    there are any. At any other ratio the two maps are taken to cover the same area, and means overlap.
+    Where the strides are k to 1, sizes may differ from k to 1 by rounding: cell i covers the k rows from k i on, as far
+    as there are any. At any other ratio the two maps are taken to cover the same area, and means overlap.
 
     Args:
         hint: (N, C, h, w), the finer map.
@@ -58,7 +58,8 @@ def _step(fine: int, coarse: int) -> int | None:
 
 
 def finer_anchors(key: str, student: nn.Module, teacher: nn.Module, scale: int) -> tuple[int, list[tuple[int, int]]]:
-    """Which levels of the teacher's RPN lie below the student's finest, and how many of their rows one cell of it covers.
+    """Which levels of the teacher's RPN lie below the student's finest, and how many of their rows one cell of it
+    covers.
 
     Args:
         key: of the term in the config, for messages.
@@ -95,7 +96,8 @@ def finer_anchors(key: str, student: nn.Module, teacher: nn.Module, scale: int) 
 
 def anchors_of(head: nn.Module, level: int, scores: Tensor, scale: int = 1) -> Tensor:
     """Anchors (h w A, 4) of one level with its scores (N, A C, h, w); xyxy, in pixels ``scale`` times as large as the
-    head's own."""
+    head's own.
+    """
     return head.prior_generator.single_level_grid_priors(tuple(scores.shape[-2:]), level, device=scores.device) / scale
 
 
@@ -103,19 +105,19 @@ def surest(levels: list[tuple[Tensor, Tensor, Tensor, int]], size: tuple[int, in
            columns: int) -> tuple[Tensor, Tensor, Tensor]:
     """For each anchor of a coarse level what the one of the fitting anchors says that sees an object most.
 
-    Anchor a of cell (y, x) meets anchor a of the k x k cells that (y, x) covers at each finer level, and anchor a of (y, x)
-    itself at a level of the same stride (k = 1). An object that the teacher finds on its finest level is thus not
-    background to a student who has no such level.
+    Anchor a of cell (y, x) meets anchor a of the k x k cells that (y, x) covers at each finer level, and anchor a of
+    (y, x) itself at a level of the same stride (k = 1). An object that the teacher finds on its finest level is thus
+    not background to a student who has no such level.
 
     Args:
-        levels: of each level scores (N, A C, k h, k w), deltas (N, 4 A, k h, k w), anchors (k h k w A, 4) and k; the last
-            rows and columns may be missing.
+        levels: of each level scores (N, A C, k h, k w), deltas (N, 4 A, k h, k w), anchors (k h k w A, 4) and k; the
+            last rows and columns may be missing.
         size: (h, w) of the coarse level.
         columns: C. Objectness is the score, or with two columns the difference of object and background, the last one.
 
     Returns:
-        Rows in MMDetection's order of anchors: scores (N h w A, C), deltas (N h w A, 4), and the anchors (N h w A, 4) that
-        the deltas are about.
+        Rows in MMDetection's order of anchors: scores (N h w A, C), deltas (N h w A, 4), and the anchors (N h w A, 4)
+        that the deltas are about.
     """
     parts = [[_by_cell(part, size, k, width) for part, width in ((scores, columns), (deltas, 4))]
              + [_by_cell(_as_map(anchors, scores), size, k, 4)] for scores, deltas, anchors, k in levels]

@@ -21,13 +21,14 @@ from .term import Term
 class Hint(Term):
     """gamma * (1 / L) * sum over L paired levels of loss(adapter_l(student_l), teacher_l).
 
-    One adapter and one equal share per level (a loss with ``sum_levels``, whose paper adds levels up, is not divided by L);
-    levels are paired by stride. Places that are padding, in a batch of images of different sizes, are left out where the
-    loss takes a ``mask``: cells of maps, and tokens of a transformer's encoder.
+    One adapter and one equal share per level (a loss with ``sum_levels``, whose paper adds levels up, is not divided by
+    L); levels are paired by stride. Places that are padding, in a batch of images of different sizes, are left out
+    where the loss takes a ``mask``: cells of maps, and tokens of a transformer's encoder.
 
     Args:
         layer (str): module path in the student, e.g. ``'neck'``, ``'backbone.layer3'``, ``'rpn_head.rpn_conv'``,
-            ``'encoder.layers.0'``. What the layer returns is compared, also where an activation behind it works in place.
+            ``'encoder.layers.0'``. What the layer returns is compared, also where an activation behind it works in
+            place.
         teacher_layer (str | None): the same path by default.
         adapter (dict | None): ``ConvAdapter`` for maps by default, ``LinearAdapter`` for vectors and tokens; None
             compares as it is. The channel counts are filled in.
@@ -36,10 +37,10 @@ class Hint(Term):
             kind, see :mod:`kd_det.terms.constants`; the plan prints it.
         levels (list[int] | None): levels of the student's layer that take part; None: all. Not given: the published
             ones of such a loss, all of any other.
-        finer_levels (bool): teacher levels without a partner that are finer than all of the student's teach too: each is
-            averaged onto the student's finest level (:func:`kd_det.terms.finer_levels.resampled`) and counts as one more
-            pair, with an adapter of its own. A student at half its teacher's resolution learns so from the level where
-            its teacher finds small objects.
+        finer_levels (bool): teacher levels without a partner that are finer than all of the student's teach too: each
+            is averaged onto the student's finest level (:func:`kd_det.terms.finer_levels.resampled`) and counts as one
+            more pair, with an adapter of its own. A student at half its teacher's resolution learns so from the level
+            where its teacher finds small objects.
         **term: see :class:`kd_det.terms.term.Term`.
 
     Raises:

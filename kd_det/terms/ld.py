@@ -36,14 +36,14 @@ class LD(Term):
     :func:`kd_det.assignment.valuable_region.valuable_region`.
 
     **Normaliser Z.** The released code (and MMDetection's ``LDHead``) divides by nothing: with R ranks of B images the
-    gradient is (1 / R) * sum over all R B images, which grows with B. The figures were made with B = 2. The same gradient
-    is (2 / (R B)) * sum, so that
+    gradient is (1 / R) * sum over all R B images, which grows with B. The figures were made with B = 2. The same
+    gradient is (2 / (R B)) * sum, so that
 
-    - ``'images'``: Z = (images per rank, averaged over ranks) / 2 is the released setting at 2 images per GPU exactly, on
-      any data set, and the same for every other number of images and ranks.
-    - ``'positives'``: Z = (positives per rank, averaged over ranks) / ``positives``, where ``positives`` is how many two
-      images of this data set have on average: the same setting on average, but a batch with many positives counts no
-      more than one with few, as in GFL's own losses. The log shows ``ld_positives_of_two_images``.
+    - ``'images'``: Z = (images per rank, averaged over ranks) / 2 is the released setting at 2 images per GPU exactly,
+      on any data set, and the same for every other number of images and ranks.
+    - ``'positives'``: Z = (positives per rank, averaged over ranks) / ``positives``, where ``positives`` is how many
+      two images of this data set have on average: the same setting on average, but a batch with many positives counts
+      no more than one with few, as in GFL's own losses. The log shows ``ld_positives_of_two_images``.
 
     A level's positives, which divide ``cls``, are averaged over ranks as well. Every value is therefore the same for a
     batch on one process or split over ranks.

@@ -15,8 +15,8 @@ def pair_levels(student: list[tuple], teacher: list[tuple]) -> list[tuple[int, i
     Returns:
         list[tuple[int, int]]: (student level, teacher level); levels without a partner do not appear. Where several
         levels of one side have the same size (outputs of successive layers), they are paired in order. Vectors and
-        tokens are paired in order, if there are equally many. One level on each side is one pair, whatever its size: the
-        config names both.
+        tokens are paired in order, if there are equally many. One level on each side is one pair, whatever its size:
+        the config names both.
     """
     if len(student) == len(teacher) == 1 or (len(student) == len(teacher) and all(len(s) < 4 for s in student)):
         return [(i, i) for i in range(len(student))]

@@ -1,4 +1,5 @@
-"""BCKD: the teacher's scores and boxes at every prior, for heads whose classes are binary problems (Yang et al. 2023)."""
+"""BCKD: the teacher's scores and boxes at every prior, for heads whose classes are binary problems (Yang et al. 2023).
+"""
 from typing import Any
 
 import torch
@@ -14,23 +15,24 @@ from .step import Step, UnlabelledStep
 class BCKD(DensePrediction):
     r"""Binary classification and IoU-based distillation over ALL priors of all levels::
 
-        d_ic    = |sigmoid(t_ic) - sigmoid(s_ic)|                    s, t: class logits of prior i, student and teacher
+        d_ic    = |sigmoid(t_ic) - sigmoid(s_ic)|                   s, t: class logits of prior i, student and teacher
         L_cls   = w_cls / N * sum over i of l_i * sum over c of BCE(s_ic, sigmoid(t_ic)) d_ic^beta
         L_bbox  = w_box / N * sum over i of l_i * max_c d_ic * GIoU-loss(student's box i, teacher's box i)
-        L_iou   = w_iou / M * sum over positives of BCE(q_i, sigmoid(teacher's q_i))     q: centerness, IoU or objectness
+        L_iou   = w_iou / M * sum over positives of BCE(q_i, sigmoid(teacher's q_i))    q: centerness, IoU or objectness
 
-    N: positives of the student's assigner, averaged over ranks, at least 1. l: label weights of the assigner, 0 outside the
-    image and at ignored priors. M: N, of the box branch's assigner where a head has one of its own (DDOD). The gradient
-    flows through d in the class part, as in the quality focal loss, and not in the box part. Boxes are decoded. A level
-    without positives takes part; so does an image without objects.
+    N: positives of the student's assigner, averaged over ranks, at least 1. l: label weights of the assigner, 0 outside
+    the image and at ignored priors. M: N, of the box branch's assigner where a head has one of its own (DDOD). The
+    gradient flows through d in the class part, as in the quality focal loss, and not in the box part. Boxes are
+    decoded. A level without positives takes part; so does an image without objects.
 
-    On images without labels N is what the teacher expects, the sum over priors of its largest score (mean over ranks, at
-    least 1), and l is 1 at priors whose centre lies in the image. The third part, which is for positives, is left out.
+    On images without labels N is what the teacher expects, the sum over priors of its largest score (mean over ranks,
+    at least 1), and l is 1 at priors whose centre lies in the image. The third part, which is for positives, is left
+    out.
 
     Four images are two and two: L(4) N(4) = L(2) N(2) + L'(2) N'(2), as long as every count is at least 1.
 
-    For RetinaNet, FCOS, ATSS, GFL, PAA, TOOD, DDOD, RTMDet, YOLOX, also of different kinds in student and teacher, if their
-    priors stand at the same places. YOLOX's score is class times objectness, as in its prediction
+    For RetinaNet, FCOS, ATSS, GFL, PAA, TOOD, DDOD, RTMDet, YOLOX, also of different kinds in student and teacher, if
+    their priors stand at the same places. YOLOX's score is class times objectness, as in its prediction
     (:class:`kd_det.heads.dense_outputs.DenseOutputs`).
 
     Args:
@@ -38,16 +40,16 @@ class BCKD(DensePrediction):
         bbox (dict | None): an IoU loss on decoded boxes, ``GIoULoss`` of weight 4.
         score_factor (dict | None | 'auto'): the branch beside the classes, ``SoftBCELoss`` of weight 1; no part of the
             paper, taken from CrossKD for ATSS. 'auto': where both heads have the same one.
-        **term: see :class:`kd_det.terms.term.Term`. An ensemble's scores are its mean probabilities; classes that nobody
-            knows take no part.
+        **term: see :class:`kd_det.terms.term.Term`. An ensemble's scores are its mean probabilities; classes that
+            nobody knows take no part.
 
     Raises:
         ConfigError: heads that cannot be compared or that score with a softmax; ``ground_truth=False``, where nobody
             assigns; unknown keys, with the config key.
 
     Source: Yang et al., "Bridging Cross-task Protocol Inconsistency for Distillation in Dense Object Detection", ICCV
-    2023 (arXiv 2308.14286), section 3; constants of its released configurations. There a level without positives is left
-    out, which is not repeated.
+    2023 (arXiv 2308.14286), section 3; constants of its released configurations. There a level without positives is
+    left out, which is not repeated.
     """
 
     tag = 'bckd'
@@ -123,16 +125,18 @@ def score_distance(student: DenseOutputs, teacher: DenseOutputs, known: Tensor |
 
 @torch.no_grad()
 def expected_positives(teacher: DenseOutputs, known: Tensor | None, inside: Tensor) -> Tensor:
-    """How many priors the teacher expects to serve an object: the sum of its largest scores over priors ``inside`` (N, P),
-    averaged over ranks, at least 1."""
+    """How many priors the teacher expects to serve an object: the sum of its largest scores over priors ``inside`` (N,
+    P), averaged over ranks, at least 1.
+    """
     scores = teacher.logits.float().sigmoid()  # (N, P, C)
     best = (scores if known is None else scores[..., known.to(scores.device)]).amax(-1)
     return reduce_mean((best * inside).sum()).clamp(min=1)
 
 
 def priors_inside(priors: Tensor, samples: list) -> Tensor:
-    """Whether the centre of each prior, anchor (P, 4) or point (P, 2), lies in the image and not in its padding: float (N,
-    P)."""
+    """Whether the centre of each prior, anchor (P, 4) or point (P, 2), lies in the image and not in its padding: float
+    (N, P).
+    """
     centres = priors[:, :2] if priors.shape[1] == 2 else (priors[:, :2] + priors[:, 2:4]) / 2  # (P, 2), x and y
     sizes = priors.new_tensor([sample.metainfo['img_shape'][1::-1] for sample in samples])      # (N, 2), w and h
     return ((centres >= 0) & (centres < sizes[:, None])).all(-1).to(priors.dtype)

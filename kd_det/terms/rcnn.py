@@ -32,15 +32,16 @@ class RCNNDistillation(Stage):
     (``rcnn.sampler.num``); normalised by these.
 
     Args:
-        stages (str | list[int]): which of the teacher's R-CNN stages teaches each of the student's, where one of them is a
-            cascade and the other has another number of stages; see :func:`kd_det.terms.stages.pair_stages`. 'nearest' in
-            IoU threshold (ours; the paper has one stage), 'last', or numbers.
+        stages (str | list[int]): which of the teacher's R-CNN stages teaches each of the student's, where one of them
+            is a cascade and the other has another number of stages; see :func:`kd_det.terms.stages.pair_stages`.
+            'nearest' in IoU threshold (ours; the paper has one stage), 'last', or numbers.
         undecided (float | None): the teacher is asked only about RoIs of which the student's certainty
-            (:func:`kd_det.sources.mixture.certainty`: 1 minus the normalised entropy of its classes) is at most this, in
-            [0, 1]: its box heads do not run on the others, and where no RoI is left, and nobody else asks, nothing of it
-            runs. The soft loss of a RoI that is not asked about is left out, the divisor stays the number of all RoIs.
-            None or 1: all. The junior of MulDE (Wang et al. 2021, arXiv 2010.07152) asks about its K best candidates; which
-            RoIs a detector cannot decide is ours. The share of RoIs that were asked about is logged as ``asked_rois``.
+            (:func:`kd_det.sources.mixture.certainty`: 1 minus the normalised entropy of its classes) is at most this,
+            in [0, 1]: its box heads do not run on the others, and where no RoI is left, and nobody else asks, nothing
+            of it runs. The soft loss of a RoI that is not asked about is left out, the divisor stays the number of all
+            RoIs. None or 1: all. The junior of MulDE (Wang et al. 2021, arXiv 2010.07152) asks about its K best
+            candidates; which RoIs a detector cannot decide is ours. The share of RoIs that were asked about is logged
+            as ``asked_rois``.
         **stage: see :class:`kd_det.terms.stage.Stage`.
 
     Source: Chen et al. 2017, eq. 1 to 5.
@@ -153,8 +154,9 @@ class RCNNDistillation(Stage):
         return losses
 
     def _ask(self, teacher: Pass, partner: int, stage: int, scores: Tensor) -> tuple[Tensor | None, dict | None]:
-        """Places (S,) of the RoIs of stage ``stage`` about which the teacher's stage ``partner`` is asked, None: all; and
-        its answer for them, None: it is asked about none. ``scores`` (R, C + 1) are the student's."""
+        """Places (S,) of the RoIs of stage ``stage`` about which the teacher's stage ``partner`` is asked, None: all;
+        and its answer for them, None: it is asked about none. ``scores`` (R, C + 1) are the student's.
+        """
         if self.undecided in (None, 1.0):
             return None, teacher.rcnn(partner, stage)
         asked = places_of_all(certainty(scores.detach(), False) <= self.undecided)[0]
@@ -256,7 +258,8 @@ def _prefixes(student: nn.Module) -> list[str]:
 
 
 def _check_strides(name: str, model: nn.Module) -> None:
-    """RoIs are cut out of the maps that the RPN scans; with other strides every RoI would be read in the wrong place."""
+    """RoIs are cut out of the maps that the RPN scans; with other strides every RoI would be read in the wrong place.
+    """
     generator = getattr(getattr(model, 'rpn_head', None), 'prior_generator', None)
     strides = [stride[0] if isinstance(stride, tuple) else stride for stride in getattr(generator, 'strides', ())]
     extractors = model.roi_head.bbox_roi_extractor

@@ -23,15 +23,15 @@ class RPNDistillation(Stage):
     P = (p, 1 - p) of each anchor; normalised by the head's ``avg_factor``, as the ordinary terms are; box terms on
     positives, in the student's encoding. An RPN level without a partner in the teacher keeps its hard loss whole.
 
-    On images without labels as many anchors of each image as the student's RPN samples (``rpn.sampler.num``): half of them
-    where the teacher sees objects most, half drawn at random from the others; normalised by these.
+    On images without labels as many anchors of each image as the student's RPN samples (``rpn.sampler.num``): half of
+    them where the teacher sees objects most, half drawn at random from the others; normalised by these.
 
     Args:
         finer_levels (bool): teacher levels that are finer than the student's finest teach that one too: of each anchor
-            the answer of whichever fitting anchor sees an object most, its own or one of the same index in the cells that
-            its cell covers (:func:`kd_det.terms.finer_levels.surest`). The teacher's box is the one of that anchor.
-            Without it a student at half its teacher's resolution is taught that small objects are background, because the
-            teacher finds them on a level that has no partner.
+            the answer of whichever fitting anchor sees an object most, its own or one of the same index in the cells
+            that its cell covers (:func:`kd_det.terms.finer_levels.surest`). The teacher's box is the one of that
+            anchor. Without it a student at half its teacher's resolution is taught that small objects are background,
+            because the teacher finds them on a level that has no partner.
         **stage: see :class:`kd_det.terms.stage.Stage`.
 
     Source: Chen et al. 2017, eq. 1 to 5.
@@ -144,8 +144,9 @@ class RPNDistillation(Stage):
 
     def _answer(self, i: int, answers: dict[int, tuple[Tensor, Tensor]], ours: Tensor, head: nn.Module,
                 teacher: nn.Module) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Scores (N h w A, C) and deltas (N h w A, 4) for the anchors of the student's level i, whose scores are ``ours``;
-        and the anchors (N h w A, 4) that the deltas are about, where those are not the student's."""
+        """Scores (N h w A, C) and deltas (N h w A, 4) for the anchors of the student's level i, whose scores are
+        ``ours``; and the anchors (N h w A, 4) that the deltas are about, where those are not the student's.
+        """
         partners = self._partners()[i]
         for j, k in partners:
             if k == 1 and answers[j][0].shape != ours.shape:

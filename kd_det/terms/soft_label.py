@@ -34,8 +34,9 @@ class SoftLabel(DensePrediction):
         score_factor (dict | None | 'auto'): the branch beside the classes, ``FocalKLLoss`` of weight
             10. 'auto': where both heads have the same one.
         min_iou (float): 0.5 in the paper's text; its released soft-label run used 0.1.
-        anneal (bool): l = the part of training that is over weighs the student's own losses, 1 - l the soft labels: from
-            pure distillation to plain training (Clark et al. 2019, BAM, arXiv 1907.04829). Needs ground_truth=True.
+        anneal (bool): l = the part of training that is over weighs the student's own losses, 1 - l the soft labels:
+            from pure distillation to plain training (Clark et al. 2019, BAM, arXiv 1907.04829). Needs
+            ground_truth=True.
         beside_lad (bool): whether the class term's default weight is that of SoLAD.
         **term: see :class:`kd_det.terms.dense_prediction.DensePrediction` and :class:`kd_det.terms.term.Term`.
 

@@ -30,9 +30,9 @@ class Stage(Term):
         **term: see :class:`kd_det.terms.term.Term`. A schedule's factor f scales the soft terms, and mu becomes
             1 - f (1 - mu), lambda 1 - f (1 - lambda): at f = 0 the stage is the plain one.
 
-    On images without labels (:class:`kd_det.detectors.unlabelled.Unlabelled`) the soft loss acts alone and whole, - sum P_t
-    log P_s at what the teacher proposes (Chen et al. 2020, SimCLRv2, arXiv 2006.10029, eq. 2): there is no y to be mixed
-    with, and the bounded box loss needs one.
+    On images without labels (:class:`kd_det.detectors.unlabelled.Unlabelled`) the soft loss acts alone and whole, - sum
+    P_t log P_s at what the teacher proposes (Chen et al. 2020, SimCLRv2, arXiv 2006.10029, eq. 2): there is no y to be
+    mixed with, and the bounded box loss needs one.
 
     A term of weight 0 is not computed. Source: Chen et al. 2017, eq. 1 to 5.
     """
@@ -103,7 +103,8 @@ class Stage(Term):
 
     def weigh(self, losses: dict[str, Any], cls: str, bbox: str, factor: float, levels: list[int] | None = None) -> None:
         """mu on the student's own classification loss (only at ``levels``, where it has several), lambda on its
-        regression, in place."""
+        regression, in place.
+        """
         _scale(losses, cls, 1 - factor * (1 - self.mu()) if factor != 1 else self.mu(), levels)
         _scale(losses, bbox, 1 - factor * (1 - self.reg_weight) if factor != 1 else self.reg_weight)
 

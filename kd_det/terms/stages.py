@@ -12,9 +12,10 @@ CHOICES = ('nearest', 'last')
 def pair_stages(key: str, student: nn.Module, source: Any, wanted: str | list[int]) -> list[int]:
     """The teacher's stage for each stage of the student.
 
-    Equally many stages are paired one by one. Otherwise a cascade meets another number of stages, and a stage is known by
-    the IoU from which a RoI counts as an object in its training (``train_cfg.rcnn.assigner.pos_iou_thr``: 0.5 in Faster
-    R-CNN; 0.5, 0.6, 0.7 in Cascade R-CNN): the scores of one threshold answer another question than those of the next.
+    Equally many stages are paired one by one. Otherwise a cascade meets another number of stages, and a stage is known
+    by the IoU from which a RoI counts as an object in its training (``train_cfg.rcnn.assigner.pos_iou_thr``: 0.5 in
+    Faster R-CNN; 0.5, 0.6, 0.7 in Cascade R-CNN): the scores of one threshold answer another question than those of the
+    next.
 
     Args:
         key: of the term in the config, for messages.

@@ -62,7 +62,8 @@ class Step:
     def hear(self, key: str, owner: nn.Module, method: str,
              note: Callable[[Any, dict[str, Any]], Any] | None = None) -> list[Any]:
         """The calls of ``owner.method`` in this step: arguments by name, and ``result``; or of each call what ``note``
-        makes of result and arguments, so that the rest can be freed. Listened to once per key."""
+        makes of result and arguments, so that the rest can be freed. Listened to once per key.
+        """
         if key not in self._heard:
             calls: list[Any] = []
             self._heard[key] = calls
@@ -101,7 +102,8 @@ class Step:
 
     def rcnn_call(self, stage: int) -> dict[str, Any] | None:
         """The one call of stage ``stage``: rois (R, 5), cls_score, bbox_pred, and the targets as ``result``; None where
-        the cascade ended before that stage, because no RoI was left."""
+        the cascade ended before that stage, because no RoI was left.
+        """
         calls = self._heard[f'rcnn{stage}']
         if len(calls) > 1:
             raise ConfigError(f'roi_head: the student called loss_and_target of R-CNN stage {stage} {len(calls)} times a '

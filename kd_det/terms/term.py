@@ -28,7 +28,8 @@ class Term(nn.Module):
         name (str | None): appended to the names in the log, where two terms would share one.
         start_epoch, stop_epoch, decay, decay_floor: see :class:`kd_det.terms.schedule.Schedule`.
         images (str | None): on which images it acts where a run has images without labels
-            (:class:`kd_det.detectors.unlabelled.Unlabelled`): 'all', 'labelled' or 'unlabelled'; None: on all that it can.
+            (:class:`kd_det.detectors.unlabelled.Unlabelled`): 'all', 'labelled' or 'unlabelled'; None: on all that it
+            can.
 
     Attributes:
         compares_classes: whether classes are compared one by one, so that source and student must know the same ones.
@@ -78,9 +79,10 @@ class Term(nn.Module):
         """Build what depends on layers' shapes (``student.layer_shapes``, ``source.shapes``)."""
 
     def asks(self) -> tuple[str, ...] | None:
-        """All that it asks of a source's pass: paths of layers, ``'rpn'``, ``'dense'``, ``'rcnn'`` (the RoI head, about the
-        student's RoIs); None: it runs parts of the network itself. Asked after :meth:`check`. Only terms that say it can
-        learn from recorded answers (:class:`kd_det.sources.recorded.RecordedTeacher`)."""
+        """All that it asks of a source's pass: paths of layers, ``'rpn'``, ``'dense'``, ``'rcnn'`` (the RoI head, about
+        the student's RoIs); None: it runs parts of the network itself. Asked after :meth:`check`. Only terms that say
+        it can learn from recorded answers (:class:`kd_det.sources.recorded.RecordedTeacher`).
+        """
         return None
 
     def reaches(self) -> str:
@@ -129,8 +131,9 @@ class Term(nn.Module):
         return {}
 
     def unlabelled_losses(self, step: UnlabelledStep) -> dict[str, Tensor]:
-        """The same on images without labels, by the names of :meth:`unlabelled_names`; :meth:`around` and :meth:`adjust`
-        are not called there."""
+        """The same on images without labels, by the names of :meth:`unlabelled_names`; :meth:`around` and
+        :meth:`adjust` are not called there.
+        """
         return self.losses(step)
 
     def examine(self, step: Step) -> None:

@@ -45,8 +45,8 @@ def mistakes(sample: Sample, photo: Photo, names: Sequence[str], detections: Seq
     """One panel for each detector; a colour is a type of error, and missed objects are dashed.
 
     Args:
-        errors: of each detector, as :func:`kd_det.compare.error_types.find_errors` gives them for these detections; those
-            below ``score`` must not be among them.
+        errors: of each detector, as :func:`kd_det.compare.error_types.find_errors` gives them for these detections;
+            those below ``score`` must not be among them.
         others: as for :func:`side_by_side`.
     """
     image, scale = read(photo.path, side)

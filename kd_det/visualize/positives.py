@@ -160,7 +160,8 @@ def _colour(k: int) -> str:
 
 
 def _difference(student: Positives, other: Positives, classes: list[str]) -> tuple[dict[str, Tensor], list[str]]:
-    """Colour -> priors that the student alone, the other alone, or both choose for one object; and how many by object."""
+    """Colour -> priors that the student alone, the other alone, or both choose for one object; and how many by object.
+    """
     found: dict[str, set[int]] = {ALONE: set(), OTHER: set(), BOTH: set()}
     lines = []
     for k, (mine, theirs) in enumerate(zip(student.chosen, other.chosen)):

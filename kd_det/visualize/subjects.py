@@ -65,7 +65,8 @@ def taught(run: Run, device: torch.device) -> Taught:
     """The distiller of a run, with its adapters and its teacher.
 
     Raises:
-        CompareError: the checkpoint holds no adapters though the run has some: it was exported, or is the plain student's.
+        CompareError: the checkpoint holds no adapters though the run has some: it was exported, or is the plain
+            student's.
         ConfigError, CheckpointMismatch: the teacher's checkpoint is not there, or is another network's.
     """
     init_default_scope(run.cfg.get('default_scope') or 'mmdet')

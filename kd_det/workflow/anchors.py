@@ -36,9 +36,9 @@ class Scale:
 def anchor_scale(model: dict, pipeline: Sequence[dict], sides: Sequence[tuple[float, float, int, int]]) -> Scale | None:
     """The scale at which most objects have an anchor of their shape.
 
-    An object is served if an anchor centred on it has an IoU of at least 0.5. Where the config's scale serves all but 5 %
-    of what the best of :data:`CANDIDATES` serves, it stays; else the nearest that serves within 1 % of the best is taken.
-    Only heads that assign by IoU with anchors (RPN, RetinaNet, PAA ...) are looked at.
+    An object is served if an anchor centred on it has an IoU of at least 0.5. Where the config's scale serves all but 5
+    % of what the best of :data:`CANDIDATES` serves, it stays; else the nearest that serves within 1 % of the best is
+    taken. Only heads that assign by IoU with anchors (RPN, RetinaNet, PAA ...) are looked at.
 
     Args:
         model: the detector's config.
@@ -74,8 +74,8 @@ def of_both(student: Scale | None, teacher: Scale | None, trained: bool
             ) -> tuple[tuple[Scale | None, Scale | None], list[str]]:
     """The scales of student and teacher, and what is to be said of them.
 
-    Heads of one kind are compared anchor by anchor, so they get one scale: the student's new one, or, where the teacher is
-    taken as it comes, the teacher's. Heads of two kinds get theirs each.
+    Heads of one kind are compared anchor by anchor, so they get one scale: the student's new one, or, where the teacher
+    is taken as it comes, the teacher's. Heads of two kinds get theirs each.
 
     Args:
         student, teacher: as :func:`anchor_scale` finds them.

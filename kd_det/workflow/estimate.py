@@ -30,9 +30,9 @@ COMPARED = 3 * (20 + 5)  # images that the comparison times
 def estimate(plan: Plan, say: Callable[[str], None] = lambda text: None) -> None:
     """Fill in ``seconds`` of the stages that are not done.
 
-    A stage takes its steps times the measured seconds of a step, reading included, and its evaluations times the measured
-    seconds of an image. Weights are random and nothing is kept. As a side effect a pair that cannot take a step is found
-    out before anything is trained.
+    A stage takes its steps times the measured seconds of a step, reading included, and its evaluations times the
+    measured seconds of an image. Weights are random and nothing is kept. As a side effect a pair that cannot take a
+    step is found out before anything is trained.
 
     Raises:
         ConfigError: a step fails; the message says of which network and why.

@@ -77,8 +77,9 @@ METHODS: dict[str, Method] = {
 """Name -> method, a line each."""
 PREFERRED = ('chen', 'lad', 'pkd', 'soft-label', 'backbone-hint')
 """Without ``--method`` the first of these that suits: Chen et al. for two stages, LAD for heads that assign by their
-predictions, PKD for every other pair with necks. These are the ones that were measured here or that are published for such
-pairs; see configs/<method>/README.md."""
+predictions, PKD for every other pair with necks. These are the ones that were measured here or that are published for
+such pairs; see configs/<method>/README.md.
+"""
 
 
 def distil_model(name: str, student: dict, teacher: dict, source: dict) -> dict[str, Any]:

@@ -40,7 +40,8 @@ class Plan:
         decisions: one line each, for the user.
         configs: 'teacher', 'student', 'distilled' -> resolved.
         teacher: as it comes; None: there is none yet, it is trained here.
-        fine_tunes: the names of the teacher's tensors that start anew; None: it teaches as it comes, or is trained here.
+        fine_tunes: the names of the teacher's tensors that start anew; None: it teaches as it comes, or is trained
+            here.
         per_image: seconds of an evaluated image, by stage, where they were measured.
     """
 
@@ -66,7 +67,8 @@ class Plan:
             write_start(self.teacher, self.fine_tunes, self.places('teacher_start.pth'), self.request.overwrite)
 
     def describe(self, with_configs: bool = False) -> str:
-        """The plan as text: the data, what was decided, the stages with their commands, and the configs if asked for."""
+        """The plan as text: the data, what was decided, the stages with their commands, and the configs if asked for.
+        """
         lines = [self.prepared.describe(), '', *self.decisions, '']
         for i, stage in enumerate(self.stages, 1):
             time = '' if stage.seconds is None else f', about {duration(stage.seconds)}'

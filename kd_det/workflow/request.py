@@ -10,8 +10,8 @@ class Request:
     """The arguments of the command, checked.
 
     Attributes:
-        teacher, checkpoint: config and checkpoint of the teacher; without a checkpoint it is trained here, from the weights
-            that its config itself begins with.
+        teacher, checkpoint: config and checkpoint of the teacher; without a checkpoint it is trained here, from the
+            weights that its config itself begins with.
         student: config of the plain student.
         out: folder for everything that is made.
         method: name of :data:`kd_det.workflow.methods.METHODS`; None: the first that suits.

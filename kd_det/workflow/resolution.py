@@ -37,7 +37,8 @@ def set_size(cfg: Config, size: tuple[int, int], flag: str) -> None:
         flag: the argument that asks for it, for the message.
 
     Raises:
-        ConfigError: a transform whose own numbers hang on the size (crops, mosaics, several scales), or none that resizes.
+        ConfigError: a transform whose own numbers hang on the size (crops, mosaics, several scales), or none that
+            resizes.
     """
     def change(step: dict) -> dict:
         name = _name(step)

@@ -37,11 +37,11 @@ def schedule(cfg: Config, images: int, epochs: int | None = None, batch: int | N
     """Scale a config's schedule to a data set.
 
     - batch: the config's own, at most a quarter of the images;
-    - learning rate: in proportion to the batch, from ``auto_scale_lr.base_batch_size`` where the config says for how many
-      images a step its rate is meant;
-    - epochs: the config's own times sqrt(10,000 / images), at least once and at most 6 times that, and not beyond 150: a
-      small set is seen more often, but not by so much that as many images are seen as in a large one. Milestones, cosine
-      periods and late switches of the pipeline move in proportion; a warm-up takes at most a tenth of the steps.
+    - learning rate: in proportion to the batch, from ``auto_scale_lr.base_batch_size`` where the config says for how
+      many images a step its rate is meant;
+    - epochs: the config's own times sqrt(10,000 / images), at least once and at most 6 times that, and not beyond 150:
+      a small set is seen more often, but not by so much that as many images are seen as in a large one. Milestones,
+      cosine periods and late switches of the pipeline move in proportion; a warm-up takes at most a tenth of the steps.
 
     Args:
         cfg: resolved, of the detector.

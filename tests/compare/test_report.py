@@ -88,13 +88,15 @@ def test_a_browser_lays_it_out(html, width, tmp_path):
     assert opened(html, tmp_path, FITS, width) == 'fits'
 
 
-# -- the gallery ----------------------------------------------------------------------------------------------------------
+# -- the gallery
+# ----------------------------------------------------------------------------------------------------------
 CLASSES = ('cell </script><b>', 'platelet')
 
 
 def scene(folder):
-    """Three images and two detectors. In image 0 the first finds what the second misses, in image 1 both find all, in image
-    2 there is no object and the second sees one."""
+    """Three images and two detectors. In image 0 the first finds what the second misses, in image 1 both find all, in
+    image 2 there is no object and the second sees one.
+    """
     photos = []
     for i in range(3):
         path = folder / f'{i}.png'

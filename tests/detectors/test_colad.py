@@ -269,7 +269,8 @@ def test_rtmdet_prior_claimed_for_two_objects_goes_to_the_lower_cost():
     assert result.gt_inds.tolist() == [1, 2, 0, 2]  # the second is claimed by both: 2 < 3
 
 
-# -- what it is outside training ----------------------------------------------------------------------------------------
+# -- what it is outside training
+# ----------------------------------------------------------------------------------------
 @pytest.mark.parametrize('kind', KINDS)
 def test_state_dict_and_prediction_are_the_first_networks(kind):
     model, first, second = pair(kind)

@@ -40,7 +40,8 @@ def of(teacher, **options):
     return dict(config=copy.deepcopy(teacher[0]), checkpoint=teacher[1], **options)
 
 
-# -- schedules -------------------------------------------------------------------------------------------------------------
+# -- schedules
+# -------------------------------------------------------------------------------------------------------------
 def test_factors_by_hand(clock):
     at = dict(start_epoch=2, stop_epoch=8)
     for epoch, expected in ((0, 0.0), (1, 0.0), (2, 1.0), (7, 1.0), (8, 0.0), (9, 0.0)):
@@ -117,7 +118,8 @@ def test_wrong_terms_name_the_key(teacher_checkpoint, options, words):
         build(cfg_with(teacher_checkpoint, terms=[{**HINT, **options}]))
 
 
-# -- sources ---------------------------------------------------------------------------------------------------------------
+# -- sources
+# ---------------------------------------------------------------------------------------------------------------
 def test_one_source_is_a_teacher(teacher_checkpoint):
     short = build(cfg_with(teacher_checkpoint, terms=[HINT]), 1)
     named = build(cfg_with(None, sources=dict(a=of(teacher_checkpoint)), terms=[dict(HINT, source='a')]), 1)
@@ -158,7 +160,8 @@ def test_wrong_models_name_the_key(teacher_checkpoint, options, words):
         build(cfg)
 
 
-# -- copies ----------------------------------------------------------------------------------------------------------------
+# -- copies
+# ----------------------------------------------------------------------------------------------------------------
 def test_deep_copies_and_pickles_are_the_same_class(teacher_checkpoint):
     model = build(cfg_with(teacher_checkpoint, terms=[HINT]), 1)
     losses = losses_of(model, make_batch())

@@ -91,8 +91,9 @@ def test_pairs_of_other_strides_and_kinds_train(student, source, options, names,
 
 @pytest.mark.parametrize('layer, inside', [('backbone.layer2.0.conv1', True), ('backbone.layer2', False)])
 def test_checkpointed_blocks(layer, inside, teacher):
-    """with_cp runs a block without gradients and again in the backward pass: a hint on its inside would train nothing and
-    is refused; one on its output trains exactly as without."""
+    """with_cp runs a block without gradients and again in the backward pass: a hint on its inside would train nothing
+    and is refused; one on its output trains exactly as without.
+    """
     gradients = []
     for checkpointed in (False, True):
         cfg = taught('faster_rcnn', teacher('faster_rcnn'), hints=[dict(layer=layer)])

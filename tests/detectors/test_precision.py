@@ -9,8 +9,8 @@ def steps(method, teachers, count):
     """Train as ``AmpOptimWrapper`` does: losses under autocast, the backward pass outside."""
     model = build(METHODS[method](teachers), 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
-    # PyTorch's bf16 convolution of a map of one pixel gives random gradients on the CPU (MMDetection's own RetinaNet has
-    # them too): images are so large that no level is convolved from one pixel
+    # PyTorch's bf16 convolution of a map of one pixel gives random gradients on the CPU (MMDetection's own RetinaNet
+    # has them too): images are so large that no level is convolved from one pixel
     batches = [make_batch(sizes=((96, 96),), objects=(count,), seed=count) for count in (2, 3, 0)]
     for step in range(count):
         data = model.data_preprocessor(batches[step % 3], True)

@@ -51,7 +51,8 @@ def epoch():
     MessageHub.get_current_instance().update_info('epoch', 0)
 
 
-# -- 1: the student's own class --------------------------------------------------------------------------------------------
+# -- 1: the student's own class
+# --------------------------------------------------------------------------------------------
 class HalvedFasterRCNN(FasterRCNN):
     """A detector of the user's own."""
 
@@ -97,7 +98,8 @@ def test_a_student_whose_class_is_not_known_is_refused(teacher_checkpoint):
         build(cfg)
 
 
-# -- 2: folding ------------------------------------------------------------------------------------------------------------
+# -- 2: folding
+# ------------------------------------------------------------------------------------------------------------
 class Standardised(nn.Conv2d):
     """Like ConvAWS: its weights are changed on the way."""
 
@@ -164,7 +166,8 @@ def test_a_fold_that_changes_what_the_network_says_is_refused_with_its_name_and_
     assert torch.equal(block(image), before)
 
 
-# -- 3: branches that nothing trains ---------------------------------------------------------------------------------------
+# -- 3: branches that nothing trains
+# ---------------------------------------------------------------------------------------
 def test_parameters_without_a_gradient_are_named(dense_teacher, caplog):
     """Hints on the backbone alone, the student's own losses off: its head is never trained, and prediction uses it."""
     model = build(taught(dense_cfg('atss'), dense_teacher('atss'), ground_truth=False,
@@ -177,7 +180,8 @@ def test_parameters_without_a_gradient_are_named(dense_teacher, caplog):
     assert 'bbox_head.' in message and 'ground_truth=True' in message and 'backbone.conv1' not in message
 
 
-# -- 4, 5: hints -----------------------------------------------------------------------------------------------------------
+# -- 4, 5: hints
+# -----------------------------------------------------------------------------------------------------------
 def test_a_hint_on_a_frozen_layer_stops_at_the_first_step(teacher_checkpoint):
     student = faster_rcnn_cfg()
     student.backbone.frozen_stages = 2
@@ -207,7 +211,8 @@ def test_a_layer_means_what_it_returns_also_before_an_activation_in_place(teache
     assert model.backbone.layer2[0].bn1.weight.grad is not None
 
 
-# -- 6: a teacher that says nothing ----------------------------------------------------------------------------------------
+# -- 6: a teacher that says nothing
+# ----------------------------------------------------------------------------------------
 @pytest.mark.parametrize('kind', ['rtmdet', 'tood', 'ddod', 'paa', 'yolox'])
 def test_an_assigning_teacher_without_finite_predictions_stops_the_run(kind, dense_teacher):
     model = build(taught(dense_cfg(kind), dense_teacher(kind), 'LADDistiller'), 1)
@@ -219,7 +224,8 @@ def test_an_assigning_teacher_without_finite_predictions_stops_the_run(kind, den
         losses_of(model, make_batch())
 
 
-# -- 8: other numbers of channels ------------------------------------------------------------------------------------------
+# -- 8: other numbers of channels
+# ------------------------------------------------------------------------------------------
 @pytest.mark.parametrize('channels', [1, 4])
 def test_images_of_other_channel_counts(channels, tmp_path):
     def cfg(width, mean):
@@ -241,7 +247,8 @@ def test_images_of_other_channel_counts(channels, tmp_path):
         assert torch.allclose(image, (raw.float() - mean) / std, atol=1e-4)
 
 
-# -- 9: inference ----------------------------------------------------------------------------------------------------------
+# -- 9: inference
+# ----------------------------------------------------------------------------------------------------------
 def test_inference_with_a_distil_config_needs_no_teacher(teacher_checkpoint, tmp_path):
     from mmdet.apis import inference_detector, init_detector
     cfg = distil_cfg((teacher_checkpoint[0].to_dict(), str(tmp_path / 'gone.pth')), **ALL)
@@ -265,7 +272,8 @@ def test_mmdetections_test_loop_with_a_distil_config_needs_no_teacher(teacher_ch
     assert 'coco/bbox_mAP' in Runner.from_cfg(cfg).test()
 
 
-# -- 10, 11, 17, 18: configs -----------------------------------------------------------------------------------------------
+# -- 10, 11, 17, 18: configs
+# -----------------------------------------------------------------------------------------------
 def test_mmdetections_own_distillation_loss_can_be_used(teacher_checkpoint):
     model = build(distil_cfg(teacher_checkpoint, rcnn_distill=dict(
         cls=dict(type='KnowledgeDistillationKLDivLoss', T=2, loss_weight=1.0))), 1)
@@ -297,7 +305,8 @@ def test_a_teacher_without_preprocessor_sees_raw_pixels(tmp_path):
     assert total(losses_of(model, make_batch(teacher_scale=2))).isfinite()
 
 
-# -- 12: checkpoints -------------------------------------------------------------------------------------------------------
+# -- 12: checkpoints
+# -------------------------------------------------------------------------------------------------------
 def test_training_state_goes_to_the_cpu():
     from torch._subclasses.fake_tensor import FakeTensorMode
     checkpoint = {}
@@ -309,7 +318,8 @@ def test_training_state_goes_to_the_cpu():
         assert checkpoint['kd_det']['written'] == dict(a='b')
 
 
-# -- 15, 16: LAD -----------------------------------------------------------------------------------------------------------
+# -- 15, 16: LAD
+# -----------------------------------------------------------------------------------------------------------
 def test_paas_first_assignment_is_made_once(dense_teacher, monkeypatch):
     model = build(taught(dense_cfg('paa'), dense_teacher('paa'), 'LADDistiller'), 1)
     calls = []
@@ -328,7 +338,8 @@ def test_soft_labels_need_the_students_own_resolution(dense_teacher):
         build(cfg)
 
 
-# -- 19: tokens and padding ------------------------------------------------------------------------------------------------
+# -- 19: tokens and padding
+# ------------------------------------------------------------------------------------------------
 def test_tokens_have_linear_adapters(tmp_path):
     cfg = DETECTORS['detr'](16)
     path = save_checkpoint(build(copy.deepcopy(cfg), 1), tmp_path / 't.pth')
@@ -372,7 +383,8 @@ def test_tokens_of_padding_are_left_out_of_hints(kind, cells, loss, made_once):
     assert torch.equal(model.terms[0].loss(ours.where(mask, 1e6), theirs, mask=mask), value)
 
 
-# -- 20: mixed precision ---------------------------------------------------------------------------------------------------
+# -- 20: mixed precision
+# ---------------------------------------------------------------------------------------------------
 def test_weights_are_cast_once_under_autocast_and_come_back(teacher_checkpoint):
     model = build(distil_cfg(teacher_checkpoint, **ALL), 1)
     weight = model.teacher.model.backbone.conv1.weight
@@ -388,7 +400,8 @@ def test_weights_are_cast_once_under_autocast_and_come_back(teacher_checkpoint):
     assert weight.dtype == torch.float32 and torch.equal(weight, whole)
 
 
-# -- 21: suspected ---------------------------------------------------------------------------------------------------------
+# -- 21: suspected
+# ---------------------------------------------------------------------------------------------------------
 def test_a_cascade_that_ends_early_is_no_error(tmp_path, monkeypatch):
     cfg = DETECTORS['cascade_rcnn'](16)
     path = save_checkpoint(build(copy.deepcopy(cfg), 1), tmp_path / 't.pth')

@@ -1,4 +1,5 @@
-"""A CrossKD run as the command line makes it: the mapper trains, travels beside the student, and comes back on resume."""
+"""A CrossKD run as the command line makes it: the mapper trains, travels beside the student, and comes back on resume.
+"""
 import torch
 from conftest import build, run_tool, save_checkpoint
 from dense_detectors import dense_cfg, stirred

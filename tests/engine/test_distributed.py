@@ -1,4 +1,5 @@
-"""tools/dist_train.sh and dist_test.sh with two processes, as torchrun starts them; on CPU cores where there is no GPU."""
+"""tools/dist_train.sh and dist_test.sh with two processes, as torchrun starts them; on CPU cores where there is no GPU.
+"""
 import json
 import os
 import pickle

@@ -84,7 +84,8 @@ def test_measured_once_printed_and_kept(two, tiny_coco, tmp_path, monkeypatch, c
 
 
 def test_what_is_measured_is_the_class_ap_in_the_students_classes(two, tiny_coco, tmp_path):
-    """A teacher that returns the ground truth has AP 1 in what it knows, also where its labels are numbered otherwise."""
+    """A teacher that returns the ground truth has AP 1 in what it knows, also where its labels are numbered otherwise.
+    """
     model = model_of(two, dict(b=dict(classes=[1])))
     runner = runner_of(model, tiny_coco, tmp_path)
     dataset = runner.val_loop.dataloader.dataset

@@ -1,4 +1,5 @@
-"""Ctrl-C and SIGTERM in validation and while a checkpoint is written: a checkpoint from which the run ends bit-equal."""
+"""Ctrl-C and SIGTERM in validation and while a checkpoint is written: a checkpoint from which the run ends bit-equal.
+"""
 import logging
 import signal
 

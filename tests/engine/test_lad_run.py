@@ -1,4 +1,5 @@
-"""LAD, soft labels and BCKD as the command line trains them, with hooks of RTMDet's and YOLOX's recipes: EMA, resume."""
+"""LAD, soft labels and BCKD as the command line trains them, with hooks of RTMDet's and YOLOX's recipes: EMA, resume.
+"""
 import json
 
 import pytest

@@ -1,4 +1,6 @@
-"""Terms that stop, in a runner: from that epoch on the run is plain training, bit for bit; and what a run says of sizes."""
+"""Terms that stop, in a runner: from that epoch on the run is plain training, bit for bit; and what a run says of
+sizes.
+"""
 import re
 
 import pytest

@@ -101,7 +101,8 @@ def test_files_that_are_no_checkpoint(kind, good, teacher_checkpoint, tmp_path):
         source.load()
 
 
-# -- the web --------------------------------------------------------------------------------------------------------------
+# -- the web
+# --------------------------------------------------------------------------------------------------------------
 class Handler(http.server.SimpleHTTPRequestHandler):
     def do_GET(self):
         if 'short' in self.path:
@@ -148,7 +149,8 @@ def test_what_the_web_does_not_deliver_whole_is_not_kept(server, tmp_path, monke
     assert torch.equal(load_url(f'{server}/good.pth', str(cache))['a'], torch.ones(3))
 
 
-# -- load_from ------------------------------------------------------------------------------------------------------------
+# -- load_from
+# ------------------------------------------------------------------------------------------------------------
 def test_load_from_of_which_nothing_fits_is_refused(run_config, tmp_path):
     other = {f'other.{name}': value for name, value in build(faster_rcnn_cfg()).state_dict().items()}
     torch.save(dict(state_dict=other), tmp_path / 'other.pth')
@@ -173,7 +175,8 @@ def test_load_from_in_part_says_how_much(tmp_path):
         hook.after_load_checkpoint(runner, dict(state_dict=state))
 
 
-# -- the check before training --------------------------------------------------------------------------------------------
+# -- the check before training
+# --------------------------------------------------------------------------------------------
 class FakeLogger:
     def __init__(self):
         self.said = []

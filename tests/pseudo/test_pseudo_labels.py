@@ -19,7 +19,8 @@ def detections(*rows):
             torch.tensor([float(row[1]) for row in rows]), torch.tensor([row[2] for row in rows], dtype=torch.long))
 
 
-# -- fusion ----------------------------------------------------------------------------------------------------------------
+# -- fusion
+# ----------------------------------------------------------------------------------------------------------------
 def test_fused_box_by_hand():
     one, other = detections(([0, 0, 10, 10], 0.8, 0)), detections(([2, 0, 12, 10], 0.4, 0), ([50, 50, 60, 60], 0.6, 0))
     boxes, scores, labels = fuse([one, other], iou=0.5)
@@ -36,7 +37,8 @@ def test_weights_and_class_lists_in_the_fusion():
     assert fuse([detections(), detections()])[0].shape == (0, 4)
 
 
-# -- thresholds ------------------------------------------------------------------------------------------------------------
+# -- thresholds
+# ------------------------------------------------------------------------------------------------------------
 def truth(*rows):
     return (torch.tensor([row[0] for row in rows], dtype=torch.float32).reshape(-1, 4),
             torch.tensor([row[1] for row in rows], dtype=torch.long), torch.tensor([row[2] for row in rows]))
@@ -62,7 +64,8 @@ def test_classes_that_cannot_be_judged_are_refused():
         choose(['x'], [detections(([50, 50, 59, 59], 0.9, 0))], [truth(([0, 0, 9, 9], 0, False))])
 
 
-# -- files -----------------------------------------------------------------------------------------------------------------
+# -- files
+# -----------------------------------------------------------------------------------------------------------------
 @pytest.fixture
 def folder(tmp_path):
     (tmp_path / 'images').mkdir()
@@ -133,7 +136,8 @@ def test_a_real_teacher_labels_in_the_images_own_pixels(folder, run_config):
     assert boxes[:, 0::2].max() <= 80 and boxes[:, 1::2].max() <= 60
 
 
-# -- ignored regions in training -------------------------------------------------------------------------------------------
+# -- ignored regions in training
+# -------------------------------------------------------------------------------------------
 @pytest.mark.parametrize('kind', ['two_stage', 'retinanet', 'atss', 'rtmdet'])
 def test_ignored_regions_give_no_gradient(kind):
     """The whole image is one ignored region: what is in it is neither object nor background."""

@@ -1,4 +1,5 @@
-"""Intervals over images and error types of a study: computed once, shown, and never of other files than the records'."""
+"""Intervals over images and error types of a study: computed once, shown, and never of other files than the records'.
+"""
 import json
 
 import pytest

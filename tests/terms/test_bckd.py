@@ -94,7 +94,8 @@ def bce(z, q):
     return -q * math.log(sigmoid(z)) - (1 - q) * math.log(sigmoid(-z))
 
 
-# -- the formula --------------------------------------------------------------------------------------------------------
+# -- the formula
+# --------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize('kind', HEADS)
 def test_terms_are_the_formula_in_loops(kind, teacher, seen):
     model = model_of(kind, teacher)
@@ -149,7 +150,8 @@ def test_the_box_parts_weight_is_a_constant_and_the_class_parts_is_not(teacher, 
     assert model.bbox_head.gfl_cls.weight.grad.any() and model.bbox_head.gfl_reg.weight.grad is None
 
 
-# -- limits -------------------------------------------------------------------------------------------------------------
+# -- limits
+# -------------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize('kind', HEADS)
 def test_a_student_with_its_teachers_weights_has_no_gradient(kind, teacher):
     cfg, path = teacher(kind)
@@ -221,7 +223,8 @@ def test_boxes_without_end_are_left_out(teacher, seen):
     assert per_level[0].any() and not per_level[1].any() and bool(gradient.isfinite().all())
 
 
-# -- the normaliser -----------------------------------------------------------------------------------------------------
+# -- the normaliser
+# -----------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize('kind', ['retinanet', 'gfl', 'paa', 'yolox'])
 def test_four_images_are_two_and_two(kind, teacher, seen):
     model = model_of(kind, teacher)
@@ -279,7 +282,8 @@ def test_two_ranks_with_unequal_positives_are_one_process_with_all_images(kind, 
             assert torch.equal(first[name], second[name])
 
 
-# -- in a detector ------------------------------------------------------------------------------------------------------
+# -- in a detector
+# ------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize('kind', HEADS)
 def test_one_step_teaches_every_branch_and_the_checkpoint_is_the_plain_students(kind, teacher, tmp_path):
     cfg = taught_cfg(dense_cfg(kind), teacher(kind))
@@ -413,7 +417,8 @@ def test_half_precision(teacher):
         assert float(losses[name].detach()) == pytest.approx(float(whole[name].detach()), rel=0.1)
 
 
-# -- several teachers ---------------------------------------------------------------------------------------------------
+# -- several teachers
+# ---------------------------------------------------------------------------------------------------
 def ensemble(student, sources, members):
     cfg = ConfigDict(copy.deepcopy(student))
     cfg.update(student_type=cfg.type, type='Distiller', sources=dict(
@@ -461,7 +466,8 @@ def model_passes(model):
     return [model.sources[name].open(data['inputs'], data['data_samples']) for name in ('a', 'b')]
 
 
-# -- configs ------------------------------------------------------------------------------------------------------------
+# -- configs
+# ------------------------------------------------------------------------------------------------------------
 def test_the_plan_says_what_is_compared(teacher):
     lines = model_of('atss', teacher, dict(bbox=dict(loss_weight=2.0), stop_epoch=10)).plan()
     text = '\n'.join(lines)

@@ -83,7 +83,8 @@ def test_class_logits_have_constants_of_their_own():
     assert of('PKDLoss', 'GFLHead', 'bbox_head.gfl_cls') is None
 
 
-# -- in a detector ------------------------------------------------------------------------------------------------------
+# -- in a detector
+# ------------------------------------------------------------------------------------------------------
 @pytest.fixture(scope='module')
 def hint(tmp_path_factory):
     teachers = {}

@@ -61,7 +61,8 @@ def crossed(losses):
     return {name: value for name, value in losses.items() if '_cross' in name}
 
 
-# -- an independent reference --------------------------------------------------------------------------------------------
+# -- an independent reference
+# --------------------------------------------------------------------------------------------
 def tower_outputs(model, inputs, k, half=None):
     """What convolution k of both towers hands to its activation, level by level, by running ConvModules by hand."""
     head, found = model.bbox_head, {'cls': [], 'bbox': []}
@@ -83,7 +84,8 @@ def convs_of(head, branch, level):
 
 
 def predictors(kind, head, level, c, b):
-    """Scores, boxes and the branch beside them from what leaves the towers at one level, as each paper's head has it."""
+    """Scores, boxes and the branch beside them from what leaves the towers at one level, as each paper's head has it.
+    """
     stride = head.prior_generator.strides[level][0]
     if kind == 'retinanet':
         return head.retina_cls(c), head.retina_reg(b), None
@@ -206,7 +208,8 @@ def test_formula_by_loops(kind, teacher, monkeypatch):
         assert value > 1e-4 and float(losses[name]) == pytest.approx(value, rel=1e-3), name
 
 
-# -- what gets a gradient ------------------------------------------------------------------------------------------------
+# -- what gets a gradient
+# ------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize('kind', HEADS)
 def test_only_what_lies_before_the_crossing_learns_and_the_teacher_stays_bit_equal(kind, teacher):
     model = lively(build(cross_cfg(dense(kind), teacher(kind)), 1), seed=1)
@@ -273,7 +276,8 @@ def test_gradients_in_float64(teacher):
         assert (above - below) / (2 * step) == pytest.approx(float(gradient.view(-1)[place]), rel=1e-4)
 
 
-# -- limits --------------------------------------------------------------------------------------------------------------
+# -- limits
+# --------------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize('kind', ['retinanet', 'gfl', 'atss'])
 def test_the_students_own_losses_stay_and_weights_zero_are_plain_bit_for_bit(kind, teacher):
     plain, taught = build(dense(kind), 1), build(cross_cfg(dense(kind), teacher(kind)), 1)
@@ -345,7 +349,8 @@ def test_a_folded_channels_last_teacher_teaches_the_same(kind, teacher):
         assert float(theirs[name]) == pytest.approx(float(value), rel=1e-3), name
 
 
-# -- pairs of different shape --------------------------------------------------------------------------------------------
+# -- pairs of different shape
+# --------------------------------------------------------------------------------------------
 def test_a_mapper_carries_other_channels_over_and_is_no_part_of_the_student(teacher):
     model = lively(build(cross_cfg(dense('paa', channels=8), teacher('paa')), 1), seed=1)
     plain = build(dense('paa', channels=8), 1)
@@ -431,7 +436,8 @@ def test_copies_do_not_take_the_teacher_along(teacher):
     assert all(torch.equal(value, copied[name]) for name, value in ours.items())
 
 
-# -- the plan and refusals -----------------------------------------------------------------------------------------------
+# -- the plan and refusals
+# -----------------------------------------------------------------------------------------------
 @pytest.mark.parametrize('kind,lines', [
     ('gfl', ['    classes, divided by positives: ModulatedBCELoss of weight 1',
              '    boxes, divided by weights: DistributionKLLoss of weight 4',

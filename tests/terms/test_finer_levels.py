@@ -32,7 +32,8 @@ def answers_of(model, batch, heard=()):
         return features, teacher.rpn_head(features)
 
 
-# -- maps ---------------------------------------------------------------------------------------------------------------
+# -- maps
+# ---------------------------------------------------------------------------------------------------------------
 def test_a_finer_map_is_averaged_over_what_each_cell_covers():
     fine = torch.arange(12.).view(1, 1, 2, 6)
     assert torch.equal(resampled(fine, (1, 3)), torch.tensor([[[[3.5, 5.5, 7.5]]]]))
@@ -70,7 +71,8 @@ def test_hints_of_finer_levels_by_hand(teacher_checkpoint, scale, finer):
     assert all(p.grad.abs().sum() > 0 for p in term.adapters[-1].parameters())
 
 
-# -- anchors ------------------------------------------------------------------------------------------------------------
+# -- anchors
+# ------------------------------------------------------------------------------------------------------------
 def test_the_anchor_that_sees_an_object_most_answers():
     """Two cells of one anchor; four finer places in each but for a missing column."""
     own = (torch.tensor([[[[0.5, -1.]]]]), torch.full((1, 4, 1, 2), 9.), torch.tensor([[0., 0, 8, 8], [4, 0, 12, 8]]), 1)

@@ -1,4 +1,5 @@
-"""Sizes of images: the student's set by a flag, the teacher's a multiple of it, each made from the file's own pixels."""
+"""Sizes of images: the student's set by a flag, the teacher's a multiple of it, each made from the file's own pixels.
+"""
 import re
 from pathlib import Path
 
@@ -52,7 +53,8 @@ def here(tmp_path, monkeypatch):
 
 
 def test_each_network_sees_images_of_its_size(here):
-    """The teacher trains at 128x96, the student at 64x48; the distilled run brings both views, its plain control one."""
+    """The teacher trains at 128x96, the student at 64x48; the distilled run brings both views, its plain control one.
+    """
     (teacher, checkpoint, student), data = here
     plan = make_plan(Request(teacher, checkpoint, student, 'out', student_size=(64, 48), teacher_scale=2), prepare(data))
     assert any('2 times the student\'s size, 128x96 where the student sees 64x48' in line for line in plan.decisions)

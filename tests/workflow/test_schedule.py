@@ -124,7 +124,8 @@ def test_how_much_of_a_training_is_done(text, share):
 
 
 def test_time_left_follows_the_pace_that_is_seen():
-    """Twice as slow as estimated: the stages after it will be, too. A beginning, or a run that goes on, says nothing."""
+    """Twice as slow as estimated: the stages after it will be, too. A beginning, or a run that goes on, says nothing.
+    """
     rest = [stage(200.), Making('y', '', [], 'y'), stage(100.)]
     half = 'train [3][0/110] eta 0:01:00'
     assert seconds_left(stage(400.), half, 400., rest) == pytest.approx(400 + 2 * 300)

@@ -1,14 +1,14 @@
 #!/usr/bin/env python
 """A CoLAD step against the two plain steps of its networks.
 
-``python tools/benchmarks/colad_step.py COLAD_CONFIG``. The three are measured in turn on the same batches in one process,
-and the ratio of the medians is printed::
+``python tools/benchmarks/colad_step.py COLAD_CONFIG``. The three are measured in turn on the same batches in one
+process, and the ratio of the medians is printed::
 
     CoLAD step / (plain step of the first + plain step of the second)
 
-A step is preprocessing, loss, backward and the optimizer; data loading is not in it. Plain PAA heads are BatchedPAAHead,
-which fits all mixtures of a batch at once, so that the ratio is not flattered by PAAHead's loop over scikit-learn. With
---warmup large enough the networks have left their initial state, where few candidates are positive.
+A step is preprocessing, loss, backward and the optimizer; data loading is not in it. Plain PAA heads are
+BatchedPAAHead, which fits all mixtures of a batch at once, so that the ratio is not flattered by PAAHead's loop over
+scikit-learn. With --warmup large enough the networks have left their initial state, where few candidates are positive.
 """
 import argparse
 

@@ -1,12 +1,12 @@
 #!/usr/bin/env python
 """What distillation costs at scale, on paper: the teacher's work, and disk and network of its recorded answers.
 
-``python tools/benchmarks/cost_model.py DISTIL_CONFIG [DISTIL_CONFIG ...] [--size 800 1344] [--images 1000000]``. No weights
-are read: student and teacher run on PyTorch's ``meta`` device, where tensors have shapes and no values, so that sizes are
-exact and any resolution costs seconds. For each config:
+``python tools/benchmarks/cost_model.py DISTIL_CONFIG [DISTIL_CONFIG ...] [--size 800 1344] [--images 1000000]``. No
+weights are read: student and teacher run on PyTorch's ``meta`` device, where tensors have shapes and no values, so that
+sizes are exact and any resolution costs seconds. For each config:
 
-- GFLOP of one image in the teacher, as far as the terms use it, and in the student's backbone, neck and dense head or RPN
-  (multiplications and additions counted apart, convolutions and matrix products alone);
+- GFLOP of one image in the teacher, as far as the terms use it, and in the student's backbone, neck and dense head or
+  RPN (multiplications and additions counted apart, convolutions and matrix products alone);
 - bytes of one view in a record, and of ``--views`` views (2: with mirrored ones) of ``--images`` images;
 - hours of ``--epochs`` epochs of ``--students`` runs in the live teacher at ``--teraflops``, and of recording it once;
 - what a machine that trains at ``--rate`` images a second reads, MB/s.

@@ -1,4 +1,5 @@
-"""The small configs of every method on generated batches: the cases of ``same_steps.py`` and ``tests/test_first_steps.py``.
+"""The small configs of every method on generated batches: the cases of ``same_steps.py`` and
+``tests/test_first_steps.py``.
 
 A case is a config file of ``configs/`` and changes to its model. It is loaded, built and stepped as a user's would be:
 ``load_config``, ``MODELS.build``, ``init_weights``, ``model.loss``; nothing of a detector's inside is touched, so that
@@ -199,7 +200,8 @@ def build(cfg: Config, seed: int = 0) -> nn.Module:
 
 
 def batch(step: int, scale: int = 1, masks: bool = False) -> dict:
-    """Two images with bright rectangles as a data loader delivers them; with ``scale`` the teacher's larger view too."""
+    """Two images with bright rectangles as a data loader delivers them; with ``scale`` the teacher's larger view too.
+    """
     rng = np.random.default_rng(step)
     inputs, samples = [], []
     for index, count in enumerate(OBJECTS[step % len(OBJECTS)]):

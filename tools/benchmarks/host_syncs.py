@@ -1,14 +1,15 @@
 """How often a training step makes the host wait for the device: counted on the CPU, plain against distilled.
 
 A device works through a queue. Whatever reads a tensor's value or lets a result's shape depend on values (``.item()``,
-``nonzero``, a boolean index, ``unique``, NMS) makes the host wait until the queue is empty. Each such call is an operator
-that PyTorch dispatches, on the CPU too; a ``TorchDispatchMode`` counts them in ``loss`` and ``parse_losses``. ``tolist``
-and ``cpu`` do not come that far on the CPU: a ``TorchFunctionMode`` counts them, one wait each. Copies to the device, which
-may wait too, are not counted, nor is ``tensor[mask] = number``, a masked fill, which waits for nothing.
+``nonzero``, a boolean index, ``unique``, NMS) makes the host wait until the queue is empty. Each such call is an
+operator that PyTorch dispatches, on the CPU too; a ``TorchDispatchMode`` counts them in ``loss`` and ``parse_losses``.
+``tolist`` and ``cpu`` do not come that far on the CPU: a ``TorchFunctionMode`` counts them, one wait each. Copies to
+the device, which may wait too, are not counted, nor is ``tensor[mask] = number``, a masked fill, which waits for
+nothing.
 
-Scenes are generated like BCCD's (320x240 pixels, 8 to 16 objects of three classes), weights are random, counts are of one
-step after a first one that is not counted; they hang on the data a little, so that several batches are averaged. The
-mixture fit asks as rarely as it does on an accelerator.
+Scenes are generated like BCCD's (320x240 pixels, 8 to 16 objects of three classes), weights are random, counts are of
+one step after a first one that is not counted; they hang on the data a little, so that several batches are averaged.
+The mixture fit asks as rarely as it does on an accelerator.
 
     python tools/benchmarks/host_syncs.py                    # the pairs below
     python tools/benchmarks/host_syncs.py --where paa/lad    # which lines of the project wait how often in this case
@@ -56,7 +57,8 @@ class _Copies(TorchFunctionMode):
 
 
 class HostWaits(TorchDispatchMode):
-    """Counts the operators that wait, by the operator's name; ``where`` counts them by the project's line that asked."""
+    """Counts the operators that wait, by the operator's name; ``where`` counts them by the project's line that asked.
+    """
 
     def __init__(self, where: bool = False) -> None:
         super().__init__()

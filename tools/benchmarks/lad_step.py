@@ -2,9 +2,9 @@
 """A step of kd_det's LAD against one of MMDetection's own ``LAD`` detector, on PAA.
 
 ``python tools/benchmarks/lad_step.py LAD_CONFIG [--teacher-checkpoint FILE]``. Both are built from the same student and
-teacher, and measured in turn on the same batches in one process, beside the plain student's step and the plain teacher's
-forward. A step is preprocessing, loss, backward and the optimizer; data loading is not in it. Use trained weights for the
-teacher: how long MMDetection's mixtures take depends on what they are fitted to.
+teacher, and measured in turn on the same batches in one process, beside the plain student's step and the plain
+teacher's forward. A step is preprocessing, loss, backward and the optimizer; data loading is not in it. Use trained
+weights for the teacher: how long MMDetection's mixtures take depends on what they are fitted to.
 """
 import argparse
 import tempfile

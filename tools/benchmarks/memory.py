@@ -1,4 +1,5 @@
-"""The most memory that a function holds at once: on the CPU by counting tensors, on CUDA by the allocator's own record."""
+"""The most memory that a function holds at once: on the CPU by counting tensors, on CUDA by the allocator's own record.
+"""
 import weakref
 from collections.abc import Callable, Iterable
 from typing import Any

@@ -2,11 +2,10 @@
 
     OMP_NUM_THREADS=1 python tools/benchmarks/mixtures.py [--batch-sizes 2 16] [--repeats 3]
 
-Trains a tiny PAA head on drawn rectangles (12 objects an image on average), keeps the costs it
-meets at five stages, and gives each batch of them to both heads by turns, so that whatever else
-runs on the machine slows both. Prints medians in milliseconds an image, the ratio's median and
-quartiles over batches, and on how many objects both choose the same positives. "Reassign" is all of
-``paa_reassign``, the fit and what is around it; that is what a training step pays.
+Trains a tiny PAA head on drawn rectangles (12 objects an image on average), keeps the costs it meets at five stages,
+and gives each batch of them to both heads by turns, so that whatever else runs on the machine slows both. Prints
+medians in milliseconds an image, the ratio's median and quartiles over batches, and on how many objects both choose the
+same positives. "Reassign" is all of ``paa_reassign``, the fit and what is around it; that is what a training step pays.
 """
 import argparse
 import statistics

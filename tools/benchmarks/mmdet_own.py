@@ -1,5 +1,6 @@
-"""MMDetection's own detectors that distil, ``LAD`` and LD's ``KnowledgeDistillationSingleStageDetector``, of the same two
-networks as one of our configs."""
+"""MMDetection's own detectors that distil, ``LAD`` and LD's ``KnowledgeDistillationSingleStageDetector``, of the same
+two networks as one of our configs.
+"""
 import kd_det  # noqa: F401  (prepares the stack before anything of MMDetection is imported)
 
 # isort: split

@@ -1,15 +1,16 @@
 #!/usr/bin/env python
-"""What ``tools/dist_train.sh`` makes of a second process: images a second of two ranks against one, each with its batch.
+"""What ``tools/dist_train.sh`` makes of a second process: images a second of two ranks against one, each with its
+batch.
 
 ``python tools/benchmarks/ranks.py CONFIG [--ranks 2]``. A run with one process and a run with N, one thread and the
 config's batch each, alternate; each rank notes the time of its steps, data loading included; the first do not count::
 
     efficiency = images a second of N ranks / (N * images a second of one rank)
 
-On one machine the ranks share memory, caches and whatever else runs: ``beside each other`` is the same with N runs of one
-process each that know nothing of each other, what sharing costs without any exchange. Gradients go through gloo over the
-loopback. On a machine that others use, times by the wall say how busy it was; ``processor time`` is one rank's alone over
-that of one of N: what averaging gradients adds to the work of a rank, without waiting.
+On one machine the ranks share memory, caches and whatever else runs: ``beside each other`` is the same with N runs of
+one process each that know nothing of each other, what sharing costs without any exchange. Gradients go through gloo
+over the loopback. On a machine that others use, times by the wall say how busy it was; ``processor time`` is one rank's
+alone over that of one of N: what averaging gradients adds to the work of a rank, without waiting.
 """
 import argparse
 import json

@@ -21,9 +21,10 @@ is AdamW, tensor by tensor, without clipping: another order of parameters change
 bits only may be a changed order of additions: the report gives the largest relative difference of a loss over all steps
 to tell such a case by.
 
-``--record FILE`` writes OLD's first-step losses instead and compares nothing: the file that ``tests/test_first_steps.py``
-holds every later state against. It is renewed, from the last good commit, when a case is added or a change of value is
-meant: ``python tools/benchmarks/same_steps.py ../base --record tests/data/first_steps.json``.
+``--record FILE`` writes OLD's first-step losses instead and compares nothing: the file that
+``tests/test_first_steps.py`` holds every later state against. It is renewed, from the last good commit, when a case is
+added or a change of value is meant: ``python tools/benchmarks/same_steps.py ../base --record
+tests/data/first_steps.json``.
 """
 import argparse
 import fnmatch
@@ -39,7 +40,8 @@ import traceback
 ROOT = osp.dirname(osp.dirname(osp.dirname(osp.realpath(__file__))))
 
 
-# -- the worker: one checkout -------------------------------------------------------------------------------------------
+# -- the worker: one checkout
+# -------------------------------------------------------------------------------------------
 def work(checkout: str, folder: str, steps: int, only: str | None) -> None:
     """In a process with ``PYTHONPATH=checkout``: every case in a forked process, its record or error to ``folder``."""
     # an editable install answers for modules that this checkout lacks with those of another one
@@ -81,7 +83,8 @@ def chosen(cases: dict, only: str | None) -> list[str]:
     return [name for name in cases if fnmatch.fnmatch(name, pattern)]
 
 
-# -- the comparison -----------------------------------------------------------------------------------------------------
+# -- the comparison
+# -----------------------------------------------------------------------------------------------------
 def read(folder: str, name: str) -> dict:
     """The record of a case, or ``dict(error=...)``, with ``lacks`` where the checkout has no such case."""
     import torch

@@ -1,8 +1,8 @@
 #!/usr/bin/env python
 """How long a training takes to begin: kd_det against plain MMDetection, each in fresh processes, in turn.
 
-``python tools/benchmarks/start.py [--repeat 5]``. A tiny RetinaNet on eight generated images of 128 x 96 pixels takes one
-step, so that everything before it is what is measured::
+``python tools/benchmarks/start.py [--repeat 5]``. A tiny RetinaNet on eight generated images of 128 x 96 pixels takes
+one step, so that everything before it is what is measured::
 
     imports      the process begins .. everything is imported that the run needs
     first step   the process begins .. the first optimizer step is done
@@ -13,8 +13,8 @@ step, so that everything before it is what is measured::
 - ``kd-det``: the same plain config by ``kd-det train``, with its checks.
 - ``distilled``: a hint from a second such network by ``kd-det train``, teacher's check on the evaluation set included.
 
-Ratios are of medians, over ``plain``: by the wall, and of processor time (user and system), which is the steadier one where
-others use the machine. ``python -X importtime -c 'import kd_det'`` says where imports spend it.
+Ratios are of medians, over ``plain``: by the wall, and of processor time (user and system), which is the steadier one
+where others use the machine. ``python -X importtime -c 'import kd_det'`` says where imports spend it.
 """
 import argparse
 import json

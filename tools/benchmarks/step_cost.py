@@ -1,26 +1,26 @@
 #!/usr/bin/env python
 """What distillation costs: a distilled step against a plain student step plus a plain teacher forward, for any configs.
 
-``python tools/benchmarks/step_cost.py DISTIL_CONFIG [DISTIL_CONFIG ...] [--teacher-checkpoint FILE]``. For each config the
-three are measured in turn on the same batches in one process; one table at the end has a row for each::
+``python tools/benchmarks/step_cost.py DISTIL_CONFIG [DISTIL_CONFIG ...] [--teacher-checkpoint FILE]``. For each config
+the three are measured in turn on the same batches in one process; one table at the end has a row for each::
 
     ratio = median distilled step / (median plain student step + median plain teacher forward)
 
 A step is preprocessing, loss, backward and the optimizer; data loading is not in it. The teacher forward is the plain
 detector in eval mode without gradients, as far as the config's terms use it (backbone alone; features; features and the
 dense head or RPN): unfused, float32, default memory format, also where the distiller's own teacher is fast. At
-cross-resolution it sees its own, larger view. CrossKD (CrossHead) runs what is left of the teacher's head a second time, on
-the student's features, and backward to them: this second head pass is measured on random features, stands beside the
-teacher's forward ("+") and counts as a part of it. Without ``--teacher-checkpoint`` the teacher's weights are random, which
-changes no shape that it computes.
+cross-resolution it sees its own, larger view. CrossKD (CrossHead) runs what is left of the teacher's head a second
+time, on the student's features, and backward to them: this second head pass is measured on random features, stands
+beside the teacher's forward ("+") and counts as a part of it. Without ``--teacher-checkpoint`` the teacher's weights
+are random, which changes no shape that it computes.
 
 Where MMDetection has a detector of its own for what a config distils (``LAD`` for LAD on PAA, LD's
-``KnowledgeDistillationSingleStageDetector`` on GFL), its step, of the same two networks, is one of those measured in turn.
-It does less in one way: LD there is the main region alone, without the valuable one and without classes.
+``KnowledgeDistillationSingleStageDetector`` on GFL), its step, of the same two networks, is one of those measured in
+turn. It does less in one way: LD there is the main region alone, without the valuable one and without classes.
 
-The split of a distilled step (loss with all forward passes, backward, optimizer) and of a plain one, and the peak memory
-of tensors in one step of each, come from further steps of the same networks. Extra memory is stated beside what a frozen
-teacher cannot do without: its weights and the most that one forward pass of it holds.
+The split of a distilled step (loss with all forward passes, backward, optimizer) and of a plain one, and the peak
+memory of tensors in one step of each, come from further steps of the same networks. Extra memory is stated beside what
+a frozen teacher cannot do without: its weights and the most that one forward pass of it holds.
 """
 import argparse
 import copy
@@ -95,8 +95,9 @@ def teacher_forward(distilled: nn.Module, teacher: FrozenTeacher) -> Any:
 
 
 def second_head_pass(distilled: nn.Module, teacher: FrozenTeacher, batches: list[dict]) -> dict[str, Any]:
-    """{name: a function of a batch}: what is left of the teacher's head on random features, and backward to them, for every
-    CrossHead; empty where there is none."""
+    """{name: a function of a batch}: what is left of the teacher's head on random features, and backward to them, for
+    every CrossHead; empty where there is none.
+    """
     terms = [term for term in distilled.terms if isinstance(term, CrossHead)]
     if not terms:
         return {}

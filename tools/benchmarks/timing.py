@@ -10,8 +10,9 @@ from contextlib import contextmanager, nullcontext
 import torch
 
 CLOCKS = {'wall': time.perf_counter, 'cpu': time.process_time}
-"""``cpu``: processor time of this process, all threads. On a machine that others use, the steadier of the two; waiting for
-a disk does not show in it."""
+"""``cpu``: processor time of this process, all threads. On a machine that others use, the steadier of the two; waiting
+for a disk does not show in it.
+"""
 
 
 def interleaved(work: dict[str, Callable], batches: list, repeat: int = 20, warmup: int = 3,

@@ -1,7 +1,7 @@
 """Ops of ``mmcv._ext``, one family a file, with the call signatures of MMCV's Python wrappers.
 
-MMCV allocates outputs and gradients (zeros) and calls ``*_forward`` and ``*_backward``, which fill
-them; there is no autograd here. Each file lists the ops it serves in ``__all__``.
+MMCV allocates outputs and gradients (zeros) and calls ``*_forward`` and ``*_backward``, which fill them; there is no
+autograd here. Each file lists the ops it serves in ``__all__``.
 """
 from __future__ import annotations
 

@@ -73,8 +73,8 @@ def deform_conv_backward_input(input: Tensor, offset: Tensor, grad_output: Tenso
                                **geometry: int) -> None:
     """Add the gradients into ``grad_input`` and ``grad_offset``.
 
-    torchvision computes the weight's gradient in the same call. It is left in ``columns``, the
-    scratch tensor that MMCV hands to :func:`deform_conv_backward_parameters` next.
+    torchvision computes the weight's gradient in the same call. It is left in ``columns``, the scratch tensor that MMCV
+    hands to :func:`deform_conv_backward_parameters` next.
     """
     if grad_output.numel() == 0:
         return
@@ -111,9 +111,9 @@ def _v2_geometry(kernel_h: int, kernel_w: int, stride_h: int, stride_w: int, pad
 def _as_read(name: str, t: Tensor, channels: int, size: torch.Size) -> Tensor:
     """``t`` as MMCV's v2 kernel reads it: the first ``channels * OH * OW`` numbers of each image.
 
-    The kernel takes the row length from the output and never looks at the shape of the offsets and
-    the mask. DyHead relies on it: it gives a coarser level the offsets of the finer one, and its
-    published weights were trained with what the kernel makes of them.
+    The kernel takes the row length from the output and never looks at the shape of the offsets and the mask. DyHead
+    relies on it: it gives a coarser level the offsets of the finer one, and its published weights were trained with
+    what the kernel makes of them.
     """
     count = channels * size[0] * size[1]
     if t[0].numel() < count:

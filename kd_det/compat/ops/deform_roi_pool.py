@@ -46,8 +46,8 @@ def deform_roi_pool_forward(input: Tensor, rois: Tensor, offset: Tensor, output:
     Args:
         input: (N, C, H, W).
         rois: (R, 5) of (batch index, x1, y1, x2, y2), image pixels.
-        offset: (R, 2, PH, PW) of (dx, dy), each bin's shift in units of ``gamma`` times the RoI's
-            width and height; empty for none.
+        offset: (R, 2, PH, PW) of (dx, dy), each bin's shift in units of ``gamma`` times the RoI's width and height;
+            empty for none.
 
     The output of RoIs that hold NaN or infinity, or whose offsets do, is NaN.
     """
@@ -66,8 +66,8 @@ def deform_roi_pool_backward(grad_output: Tensor, input: Tensor, rois: Tensor, o
                              gamma: float) -> None:
     """Add the gradients into ``grad_input`` and ``grad_offset``.
 
-    Samples that lie within a pixel outside the map read its border, so their position has no
-    gradient there (MMCV's kernel sends the one of the border pixels).
+    Samples that lie within a pixel outside the map read its border, so their position has no gradient there (MMCV's
+    kernel sends the one of the border pixels).
     """
     batch, channels, height, width = input.shape
     pixels, rois, offset, _ = _operands(input, rois, offset)

@@ -90,8 +90,8 @@ def softmax_focal_loss_backward(input: Tensor, target: Tensor, weight: Tensor, b
                                 grad_input: Tensor, gamma: float, alpha: float) -> None:
     """Fill ``grad_input`` (N, C), the derivative by the logits, and ``buff`` (N,), its factor.
 
-    ``dloss/dx_c = buff * ([c = target] - p_c)`` and
-    ``buff = p dloss/dp = alpha (1-p)^gamma (gamma p log p / (1-p) - 1)``.
+    ``dloss/dx_c = buff * ([c = target] - p_c)`` and ``buff = p dloss/dp = alpha (1-p)^gamma (gamma p log p / (1-p) -
+    1)``.
     """
     if target.numel() == 0:
         return

@@ -22,9 +22,9 @@ def roi_align_forward(input: Tensor, rois: Tensor, output: Tensor, argmax_y: Ten
     Args:
         input: (N, C, H, W).
         rois: (R, 5) of (batch index, x1, y1, x2, y2), image pixels.
-        argmax_y, argmax_x: (R, C, PH, PW) in max mode, filled with the row and column of the
-            winning sample in its bin's grid (-1: the RoI has no extent, its output is 0). Indices
-            rather than coordinates, because half precision holds small integers exactly.
+        argmax_y, argmax_x: (R, C, PH, PW) in max mode, filled with the row and column of the winning sample in its
+            bin's grid (-1: the RoI has no extent, its output is 0). Indices rather than coordinates, because half
+            precision holds small integers exactly.
         pool_mode: 0 maximum, 1 average.
 
     The output of RoIs that hold NaN or infinity is NaN.
@@ -66,8 +66,8 @@ def roi_align_backward(grad_output: Tensor, rois: Tensor, argmax_y: Tensor, argm
                        aligned: bool) -> None:
     """Add the gradient with respect to ``input`` into ``grad_input`` (N, C, H, W).
 
-    torchvision's CUDA kernel adds atomically and refuses to run under
-    ``torch.use_deterministic_algorithms(True)``; there a slower deterministic path takes over.
+    torchvision's CUDA kernel adds atomically and refuses to run under ``torch.use_deterministic_algorithms(True)``;
+    there a slower deterministic path takes over.
     """
     if grad_output.numel() == 0:
         return

@@ -1,9 +1,9 @@
 """RoIPool (Girshick, Fast R-CNN, sec. 2.1) with MMCV's bin edges.
 
-torchvision's kernel rounds the RoI to whole feature pixels first, as Fast R-CNN did; MMCV does not:
-bin i covers the pixels from ``floor(x1 + i * w)`` to ``ceil(x1 + (i + 1) * w)`` with
-``x1 = scale * roi_x1`` and ``w = (scale * (roi_x2 + 1) - x1) / bins``. Weights trained on one are
-not at home on the other, so the op is composed here.
+torchvision's kernel rounds the RoI to whole feature pixels first, as Fast R-CNN did; MMCV does not: bin i covers the
+pixels from ``floor(x1 + i * w)`` to ``ceil(x1 + (i + 1) * w)`` with ``x1 = scale * roi_x1`` and
+``w = (scale * (roi_x2 + 1) - x1) / bins``. Weights trained on one are not at home on the other, so the op is composed
+here.
 """
 from __future__ import annotations
 
@@ -29,8 +29,7 @@ def roi_pool_forward(input: Tensor, rois: Tensor, output: Tensor, argmax: Tensor
                      pooled_height: int, pooled_width: int, spatial_scale: float) -> None:
     """Fill ``output`` (R, C, PH, PW) with bin maxima and ``argmax`` with ``h * W + w`` of each.
 
-    Bins without pixels and RoIs without extent give 0 and argmax -1, RoIs that hold NaN or infinity
-    NaN and -1.
+    Bins without pixels and RoIs without extent give 0 and argmax -1, RoIs that hold NaN or infinity NaN and -1.
     """
     output.zero_()
     argmax.fill_(-1)
