@@ -6,9 +6,9 @@ from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
 from ..arguments import positive
-from ..assignment.score_weights import weighed_by_score
 from ..build import checked
 from ..errors import ConfigError
+from ..heads.score_weights import weighed_by_score
 from .distill_hook import distiller_of
 
 LOOKED_AT = 50
@@ -19,7 +19,7 @@ class ScoreWeightHook(Hook):
     """``custom_hooks=[dict(type='ScoreWeightHook')]``: each object's loss counts its annotation's score.
 
     Pseudo-labels carry the teacher's score; :class:`kd_det.datasets.scored_boxes.ScoredCocoDataset` reads it. See
-    :func:`kd_det.assignment.score_weights.weighed_by_score` for the formula and the heads that it reaches. The model's
+    :func:`kd_det.heads.score_weights.weighed_by_score` for the formula and the heads that it reaches. The model's
     config stays the plain one.
 
     Args:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ..errors import ConfigError
 from ..tap import replaced
+from .scored_losses import KINDS, kind_of, scored_losses
 
 
 @contextmanager
@@ -22,8 +23,10 @@ def weighed_by_score(model: nn.Module, power: float = 1.0) -> Iterator[None]:
 
     Divisors are those without scores: heads count positives and samples. What is no object keeps its weight.
 
-    Reached are the RPN, box heads of R-CNN stages, and dense heads with ``AnchorHead``'s own targets (RetinaNet, SSD).
-    The methods live in the instances for as long as the block lasts; the model's classes and keys stay what they are.
+    Reached are the RPN, box heads of R-CNN stages, dense heads with ``AnchorHead``'s own targets (RetinaNet, SSD), and
+    those of :mod:`kd_det.heads.scored_losses` (ATSS, GFL, PAA, FCOS, RTMDet, TOOD, YOLOX), which weigh positives
+    otherwise than by box weights. The methods live in the instances for as long as the block lasts; the model's classes
+    and keys stay what they are.
 
     Raises:
         ConfigError: a dense head or box head that computes targets in a way of its own.
@@ -36,10 +39,13 @@ def weighed_by_score(model: nn.Module, power: float = 1.0) -> Iterator[None]:
             elif isinstance(head, AnchorHead) and type(head)._get_targets_single is AnchorHead._get_targets_single:
                 single = _of_anchors(head._get_targets_single, head, power)
                 stack.enter_context(replaced(head, _get_targets_single=single))
+            elif (kind := kind_of(head)) is not None:
+                stack.enter_context(scored_losses(head, kind, power))
             else:
                 raise ConfigError(f'ScoreWeightHook: {where} is a {type(head).__name__}, which computes targets in a way '
-                                  'of its own; scores can weigh the RPN, R-CNN box heads and dense heads with '
-                                  'AnchorHead\'s targets (RetinaNet, SSD)')
+                                  'of its own; scores can weigh the RPN, R-CNN box heads and the dense heads of RetinaNet, '
+                                  'SSD, '
+                                  + ', '.join(one.owners[0].__name__.removesuffix('Head') for one in KINDS))
         for sampler in _samplers(model):
             stack.enter_context(replaced(sampler, sample=_noting(sampler.sample)))
         yield
@@ -58,7 +64,7 @@ def _heads(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 
 def _samplers(model: nn.Module) -> Iterator[Any]:
     for part in (getattr(model, name, None) for name in ('rpn_head', 'bbox_head')):
-        if part is not None:
+        if part is not None and kind_of(part) is None:
             yield part.sampler
     if getattr(model, 'roi_head', None) is not None:
         samplers = model.roi_head.bbox_sampler

@@ -10,10 +10,10 @@ from conftest import build, faster_rcnn_cfg, losses_of, make_batch
 from dense_detectors import dense_cfg
 from mmengine.registry import DATASETS, DefaultScope
 
-from kd_det.assignment.score_weights import weighed_by_score
 from kd_det.datasets.scored_boxes import ScoredBoxes
 from kd_det.engine import ScoreWeightHook
 from kd_det.errors import ConfigError, DataError
+from kd_det.heads.score_weights import weighed_by_score
 
 
 def scored(batch, value):
@@ -76,7 +76,7 @@ def test_class_weights_follow_the_object_that_each_prior_serves():
 
 
 def test_heads_with_targets_of_their_own_are_refused():
-    for kind in ('atss', 'fcos'):
+    for kind in ('vfnet', 'ddod'):
         with pytest.raises(ConfigError, match=r'ScoreWeightHook: bbox_head is a .*targets in a way of its own'), \
                 weighed_by_score(build(dense_cfg(kind))):
             pass
