@@ -73,6 +73,8 @@ Sources: Cao et al. 2022 (PKD), Shu et al. 2021 (CWD), Yang et al. 2022 (FGD; MG
 them or, for PKD and CWD, with MMRazor and MMYOLO.
 """
 
+PUBLISHED_CLASSES = 80  # of COCO, which the weight of LD's class term was published for
+
 LOCALISATION: dict[str, Constants] = {
     'GFL': Constants(dict(
         main=dict(type='DistributionKLLoss', temperature=10.0, loss_weight=0.25),
@@ -80,7 +82,7 @@ LOCALISATION: dict[str, Constants] = {
         vlr=dict(type='DistributionKLLoss', temperature=10.0, loss_weight=0.0625),
         cls=dict(type='KnowledgeDistillationKLDivLoss', T=2, loss_weight=10.0)), of='GFL'),
 }
-"""Kind of student -> losses of LD by its parts. Other heads with distributions get GFL's.
+"""Kind of student -> losses of LD by its parts, for the 80 classes of COCO. Other heads with distributions get GFL's.
 
 Source: Zheng et al. 2022 and the configurations and the head released with it.
 """
@@ -154,9 +156,16 @@ def constants_for(key: str, cfg: dict, layer: str, student: nn.Module) -> Consta
 
 
 def localisation_constants(student: nn.Module) -> Constants:
-    """Of LD, for a student whose head predicts distributions."""
+    """Of LD, for a student whose head predicts distributions.
+
+    The class loss is a mean over classes: its published weight is multiplied by C / 80 for a student of C classes, so
+    that a class counts what it counts on COCO and few classes do not make the term heavy.
+    """
     kind, head = student_kind(student)
-    return LOCALISATION.get(kind) or _borrowed(LOCALISATION['GFL'], head)
+    row = LOCALISATION.get(kind) or _borrowed(LOCALISATION['GFL'], head)
+    cls = row.loss['cls']
+    weight = cls['loss_weight'] * student.bbox_head.num_classes / PUBLISHED_CLASSES
+    return replace(row, loss={**row.loss, 'cls': {**cls, 'loss_weight': weight}})
 
 
 def _borrowed(row: Constants, head: str) -> Constants:

@@ -30,7 +30,7 @@ class LD(Term):
         D_i   = T^2 KL(teacher's distribution || student's), mean over the 4 edges and the bins, T 10
         main  = 0.25 / Z * sum over positives of s_i D_i,             s_i = max over classes of sigmoid(student)
         vlr   = w_v / Z * sum over the valuable region of v_i D_i,    v_i = IoU of anchor and object
-        cls   = 10 * sum over levels of the mean over a level's positives of T^2 KL of the classes, softmax, T 2
+        cls   = 10 C / 80 * sum over levels of the mean over a level's positives of T^2 KL of the classes, softmax, T 2
 
     Positives are those of the student's assigner; s_i and v_i are constants. The valuable region is that of
     :func:`kd_det.assignment.valuable_region.valuable_region`.
@@ -44,6 +44,9 @@ class LD(Term):
     - ``'positives'``: Z = (positives per rank, averaged over ranks) / ``positives``, where ``positives`` is how many
       two images of this data set have on average: the same setting on average, but a batch with many positives counts
       no more than one with few, as in GFL's own losses. The log shows ``ld_positives_of_two_images``.
+
+    **Classes.** The released class loss is a mean over COCO's classes; with its weight of 10 one of 3 classes would
+    count 27 times what one of 80 does. The default weight is therefore 10 C / 80, which is the released one on COCO.
 
     A level's positives, which divide ``cls``, are averaged over ranks as well. Every value is therefore the same for a
     batch on one process or split over ranks.

@@ -15,6 +15,7 @@ from kd_det.errors import ConfigError
 from kd_det.heads.dense_outputs import DenseOutputs, decoder_of
 from kd_det.heads.dense_targets import DenseTargets
 from kd_det.sources.layers import Captured
+from kd_det.terms.constants import localisation_constants
 from kd_det.terms.dense import hear_targets, student_outputs, student_targets
 from kd_det.terms.ld import LD
 from kd_det.terms.step import Step
@@ -81,7 +82,7 @@ def kl(ours, theirs, temperature):
     return temperature**2 * sum(a * math.log(a / b) for a, b in zip(p, q)) / len(p)
 
 
-def by_hand(scene, main=0.25, vlr=0.0625, cls=10.0):
+def by_hand(scene, main=0.25, vlr=0.0625, cls=10.0 * 2 / 80):
     """The three sums, place by place."""
     student, teacher, targets, objects = scene
     images = len(student.logits)
@@ -277,6 +278,13 @@ def test_parts_alone_and_the_heads_own_losses(taught):
     assert float(losses['loss_ld']) == pytest.approx(2 * float(half['loss_ld']), rel=1e-6)
 
 
+@pytest.mark.parametrize('classes', [1, 3, 80])
+def test_a_class_counts_what_it_counts_on_coco(classes):
+    """The released class loss is a mean over 80 classes with weight 10: a sum over classes with weight 10 / 80."""
+    weight = localisation_constants(build(dense_cfg('gfl', num_classes=classes), 1)).loss['cls']['loss_weight']
+    assert weight / classes == pytest.approx(10 / 80)
+
+
 def test_positives_as_the_normaliser(taught):
     """Where two images have so many positives, both normalisers are one."""
     batch = make_batch(**BATCH)
@@ -290,7 +298,7 @@ def test_positives_as_the_normaliser(taught):
 
 def test_the_plan_states_constants_and_normaliser(taught):
     plan = '\n'.join(build(ld_cfg(dense_cfg('gfl'), taught), 1).plan())
-    for text in ('temperature=10.0, loss_weight=0.25', 'temperature=10.0, loss_weight=0.0625', 'T=2, loss_weight=10',
+    for text in ('temperature=10.0, loss_weight=0.25', 'temperature=10.0, loss_weight=0.0625', 'T=2, loss_weight=0.25',
                  'what is not given is GFL\'s', 'images per rank / 2', 'at 2 images per GPU', '[0.25 t, t)'):
         assert text in plan, text
     plan = '\n'.join(build(ld_cfg(dense_cfg('gfl'), taught, normaliser='positives', positives=57), 1).plan())
