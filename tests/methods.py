@@ -75,6 +75,8 @@ METHODS: dict[str, Callable[[Teachers], ConfigDict]] = {
     'ld': _dense('gfl', dict(type='LD')),
     'crosskd': _dense('gfl', dict(type='CrossHead')),
     'crosskd, retinanet, and bckd': _dense('retinanet', dict(type='CrossHead'), dict(type='BCKD', name='own')),
+    'pseudo-label': lambda teachers: _taught('gfl', 'Distiller', teacher=teachers.of('faster_rcnn'), terms=[
+        dict(type='PseudoLabel', score_thr=0.05)]),
     'colad': lambda teachers: _taught('paa', 'CoLAD', peer=dict(config=dense_cfg('paa', width=16).to_dict())),
     'colad, rtmdet': lambda teachers: _taught('rtmdet', 'CoLAD', peer=dict(config=dense_cfg('rtmdet', width=16).to_dict())),
 }

@@ -32,7 +32,7 @@ ul.legend li { overflow-wrap: anywhere; } .key { display: inline-block; width: .
 .notes { color: #444; font-size: .9rem; }
 '''
 
-DISTILLATION_WORDS = frozenset(('hint', 'distill', 'bckd', 'cross', 'ld', 'cbd', 'peer', 'unlabelled'))
+DISTILLATION_WORDS = frozenset(('hint', 'distill', 'bckd', 'cross', 'ld', 'cbd', 'peer', 'pseudo', 'unlabelled'))
 """A term of your own appears with the distillation terms if its names in the log have one of these words."""
 
 

@@ -33,10 +33,9 @@ def weighed_by_score(model: nn.Module, power: float = 1.0) -> Iterator[None]:
     """
     with ExitStack() as stack:
         for where, head in _heads(model):
-            if isinstance(head, BBoxHead) and type(head).get_targets is BBoxHead.get_targets \
-                    and type(head)._get_targets_single is BBoxHead._get_targets_single:
+            if _has_targets_of(head, BBoxHead, 'get_targets', '_get_targets_single'):
                 stack.enter_context(replaced(head, get_targets=_of_rois(head.get_targets, power)))
-            elif isinstance(head, AnchorHead) and type(head)._get_targets_single is AnchorHead._get_targets_single:
+            elif _has_targets_of(head, AnchorHead, '_get_targets_single'):
                 single = _of_anchors(head._get_targets_single, head, power)
                 stack.enter_context(replaced(head, _get_targets_single=single))
             elif (kind := kind_of(head)) is not None:
@@ -49,6 +48,16 @@ def weighed_by_score(model: nn.Module, power: float = 1.0) -> Iterator[None]:
         for sampler in _samplers(model):
             stack.enter_context(replaced(sampler, sample=_noting(sampler.sample)))
         yield
+
+
+def can_be_weighed(head: nn.Module) -> bool:
+    """Whether :func:`weighed_by_score` reaches a dense head."""
+    return _has_targets_of(head, AnchorHead, '_get_targets_single') or kind_of(head) is not None
+
+
+def _has_targets_of(head: nn.Module, kind: type, *methods: str) -> bool:
+    """Whether a head is of a kind and computes its targets as that kind does."""
+    return isinstance(head, kind) and all(getattr(type(head), name) is getattr(kind, name) for name in methods)
 
 
 def _heads(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:

@@ -5,7 +5,9 @@ from typing import Any
 
 import torch
 from mmdet.models.detectors import DetectionTransformer
+from mmdet.structures import DetDataSample
 from mmdet.structures.bbox import get_box_tensor
+from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from ..heads.dense_outputs import DenseOutputs, decoder_of, training_format
@@ -33,7 +35,7 @@ class Pass:
                  around: Callable[[], AbstractContextManager] = nullcontext, grad: bool = False, scale: int = 1) -> None:
         self.model, self.inputs, self.samples = model, inputs, samples
         self._whole, self.rpn_levels, self._rois = whole, rpn_levels, rois
-        self._around, self._grad, self._scale = around, grad, scale
+        self._around, self._grad, self.scale = around, grad, scale
         self._captured = Captured(model, shapes)
         self._known: dict[Any, Any] = {}
         self.known: Tensor | None = None  # which of the student's classes it speaks about; None: all
@@ -67,7 +69,7 @@ class Pass:
 
     def image_sizes(self) -> list[tuple[int, int]]:
         """(h, w) of each image without padding, in this network's pixels."""
-        return [tuple(side * self._scale for side in sample.metainfo['img_shape'][:2]) for sample in self.samples]
+        return [tuple(side * self.scale for side in sample.metainfo['img_shape'][:2]) for sample in self.samples]
 
     def proposed(self) -> list[Tensor]:
         """Boxes (p, 4) that the RPN proposes in each image, the best first, in this network's pixels."""
@@ -79,6 +81,27 @@ class Pass:
         metas = [dict(sample.metainfo, img_shape=size) for sample, size in zip(self.samples, self.image_sizes())]
         found = self.once('proposals', lambda: head.predict_by_feat(*outputs, batch_img_metas=metas, cfg=head.test_cfg))
         return [get_box_tensor(image.bboxes) for image in found]
+
+    def detections(self) -> list[InstanceData]:
+        """What the whole detector finds in each image after its NMS: boxes, scores, labels, in this network's pixels."""
+        model, samples = self.model, [self._sample(sample) for sample in self.samples]
+        if isinstance(model, DetectionTransformer) or not (hasattr(model, 'bbox_head') or hasattr(model, 'rpn_head')):
+            found = self.once('detections', lambda: model.predict(self.inputs, samples, rescale=False))
+            return [sample.pred_instances for sample in found]
+        features = self.features
+
+        def run() -> list[InstanceData]:
+            if not hasattr(model, 'rpn_head'):
+                return model.bbox_head.predict(features, samples, rescale=False)
+            proposals_found = model.rpn_head.predict(features, samples, rescale=False)
+            return model.roi_head.predict(features, proposals_found, samples, rescale=False)
+        return self.once('detections', run)
+
+    def _sample(self, sample: Any) -> DetDataSample:
+        """An image as this network sees it, without its objects."""
+        sides = {name: tuple(side * self.scale for side in sample.metainfo[name][:2])
+                 for name in ('img_shape', 'pad_shape', 'batch_input_shape') if name in sample.metainfo}
+        return DetDataSample(metainfo={**sample.metainfo, **sides})
 
     def rois(self) -> list[Tensor]:
         """The RoIs (R, 5) of each R-CNN stage that ran in the student, in this network's pixels."""

@@ -6,10 +6,11 @@ from .cross_head import CrossHead
 from .hint import Hint
 from .ld import LD
 from .prediction import BCKD
+from .pseudo_label import PseudoLabel
 from .rcnn import RCNNDistillation
 from .rpn import RPNDistillation
 from .soft_label import SoftLabel
 from .term import Term
 
 __all__ = ['BCKD', 'LD', 'ClassBalancedDistillation', 'CoLearning', 'CrossHead', 'Hint', 'LabelAssignment',
-           'RCNNDistillation', 'RPNDistillation', 'SoftLabel', 'Term']
+           'PseudoLabel', 'RCNNDistillation', 'RPNDistillation', 'SoftLabel', 'Term']

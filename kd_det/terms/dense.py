@@ -13,7 +13,8 @@ def dense_head(model: nn.Module, key: str) -> nn.Module:
     """The dense head of a single-stage detector; raises :class:`ConfigError`, naming ``key``, where there is none."""
     head = getattr(model, 'bbox_head', None)
     if head is None or not hasattr(head, 'loss_by_feat'):
-        raise ConfigError(f'{key}: {type(model).__name__} has no dense bbox_head; a single-stage detector is needed')
+        hint = '; hints on the neck and PseudoLabel take a teacher of any kind' if key.endswith('.config') else ''
+        raise ConfigError(f'{key}: {type(model).__name__} has no dense bbox_head; a single-stage detector is needed{hint}')
     return head
 
 

@@ -67,6 +67,7 @@ METHODS: dict[str, Method] = {
     'crosskd': Method('the teacher\'s words on the student\'s features in its head (CrossKD)', _term('CrossHead')),
     'ld': Method('the edges of boxes as distributions (LD)', _term('LD')),
     'bckd': Method('classes as binary problems, and boxes by their overlap (BCKD)', _term('BCKD')),
+    'pseudo-label': Method('the teacher\'s boxes as objects of a dense student', _term('PseudoLabel')),
     'hint': Method('neck features through an adapter (HintLoss)',
                    lambda student, teacher: dict(type='Distiller', terms=[dict(type='Hint', layer='neck')])),
     'soft-label': Method('the teacher\'s dense scores and boxes beside the ground truth',

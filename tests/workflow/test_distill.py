@@ -232,8 +232,8 @@ def test_a_pair_of_different_kinds_takes_a_feature_method(pairs, data):
 
 @pytest.mark.parametrize('name, kind', [
     ('chen', 'faster'), ('lad', 'paa'), ('solad', 'paa'), ('soft-label', 'paa'), ('crosskd', 'gfl'), ('ld', 'gfl'),
-    ('bckd', 'gfl'), ('pkd', 'faster'), ('pkd', 'gfl'), ('cwd', 'faster'), ('fgd', 'gfl'), ('mgd', 'faster'),
-    ('hint', 'gfl'), ('backbone-hint', 'faster')])
+    ('bckd', 'gfl'), ('pseudo-label', 'gfl'), ('pkd', 'faster'), ('pkd', 'gfl'), ('cwd', 'faster'), ('fgd', 'gfl'),
+    ('mgd', 'faster'), ('hint', 'gfl'), ('backbone-hint', 'faster')])
 def test_every_method_builds_for_a_pair_that_it_is_made_for(name, kind):
     assert why_not(name, model_of(kind, 8, 2), model_of(kind, 16, 2)) is None
     assert set(PREFERRED) <= set(METHODS)

@@ -1,0 +1,155 @@
+"""The teacher's detections as objects of the student's own loss, for a teacher of any kind."""
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from mmdet.structures.bbox import bbox_overlaps, get_box_tensor
+from mmengine.structures import InstanceData
+from torch import Tensor, nn
+
+from ..arguments import fraction, non_negative
+from ..build import checked
+from ..errors import ConfigError
+from ..heads.score_weights import can_be_weighed, weighed_by_score
+from .assignment import decides_from_outputs
+from .dense import dense_head, hear_dense, known_classes
+from .step import Step, UnlabelledStep
+from .term import Term
+
+SAME = 0.5
+"""IoU from which on a detection of an object's class has found it."""
+LOOKED_AT = 50
+"""Steps in which the teacher must find something."""
+
+
+class PseudoLabel(Term):
+    """A dense student learns from any detector's final boxes, two-stage ones and transformers too::
+
+        D = {(b_j, c_j, s_j)}: the teacher's detections of an image after its NMS with s_j >= score_thr,
+            and, where there is ground truth, every object that none of them finds (same class, IoU >= 0.5), with s = 1
+        L = weight * sum of the losses of the student's own head with D as its objects
+        label and box weight of prior i  *=  s_g(i)^power          g(i): what the head's own assigner gives prior i
+
+    It needs no priors, levels or boxes of the teacher's that stand where the student's do, which is what soft labels, BCKD
+    and LAD compare. What it teaches is coarser for it: objects, not scores at every prior. Objects that the teacher misses
+    are added because they would count as background.
+
+    ``pseudo_labels`` in the log is the number of detections that count, per image.
+
+    On images without labels D is the teacher's detections alone: pseudo-labels that are made in the step, on the augmented
+    image (``kd-det pseudo-label`` makes them beforehand, once).
+
+    Args:
+        weight (float): of the sum. 0: off.
+        score_thr (float): below it a detection is not taken.
+        power (float | None): of the score. None: 1 for the heads that :func:`kd_det.heads.score_weights.weighed_by_score`
+            reaches, and 0, which counts every detection alike, for the others.
+        **term: see :class:`kd_det.terms.term.Term`.
+
+    Raises:
+        ConfigError: no dense head, one whose loss needs more than its outputs, other classes than the teacher's; a power
+            that the head cannot use; in training, a teacher that finds nothing in 50 steps.
+
+    Source: pseudo-labels as in Sohn et al. 2020 (STAC, arXiv 2005.04757), made by a frozen teacher in every step; the
+    weight by score and the objects that the teacher misses are ours.
+    """
+
+    compares_classes = True
+
+    def __init__(self, weight: float = 1.0, score_thr: float = 0.5, power: float | None = None, **term: Any) -> None:
+        super().__init__(**term)
+        self.weight = float(checked(f'{self.key}.weight', non_negative, weight))
+        self.score_thr = checked(f'{self.key}.score_thr', fraction, score_thr)
+        self.power = None if power is None else float(checked(f'{self.key}.power', non_negative, power))
+        self._left = LOOKED_AT
+
+    @property
+    def off(self) -> bool:
+        return self.weight == 0
+
+    # -- before training --------------------------------------------------------------------------------------------
+    def check(self, student: nn.Module, source: Any) -> None:
+        head = dense_head(student, 'model')
+        if not decides_from_outputs(head):
+            raise ConfigError(f'{self.key}: the loss of {type(head).__name__} needs more than its outputs, so that it '
+                              'cannot be asked again about other objects')
+        theirs = classes_of_head(source.model)
+        if theirs is not None and known_classes(source, head.num_classes) != theirs:
+            raise ConfigError(f'{self.key}: the student scores {head.num_classes} classes, the teacher {theirs}; '
+                              'bbox_head.num_classes must agree')
+        weighable = can_be_weighed(head)
+        if self.power and not weighable:
+            raise ConfigError(f'{self.key}.power: found {self.power:g}, and which object {type(head).__name__} gives a '
+                              'prior is not known outside of it; leave it out, every detection then counts alike')
+        self.power = float(weighable) if self.power is None else self.power
+        self._head = type(head).__name__
+
+    def names(self) -> list[str]:
+        return [f'loss_pseudo_label{self.suffix}']
+
+    def describe(self) -> list[str]:
+        schedule = self.schedule.describe()
+        counts = f'by its score^{self.power:g}' if self.power else 'alike'
+        return [f'pseudo-labels <- {self.source}: its detections of score {self.score_thr:g} and over are objects of '
+                f'{self._head}\'s own loss, weight {self.weight:g}, each counts {counts}'
+                + (f', {schedule}' if schedule else '')]
+
+    # -- the step ---------------------------------------------------------------------------------------------------
+    def around(self, step: Step) -> None:
+        hear_dense(step)
+
+    def losses(self, step: Step) -> dict[str, Tensor]:
+        return self._taught(step, [sample.gt_instances for sample in step.samples])
+
+    def unlabelled_losses(self, step: UnlabelledStep) -> dict[str, Tensor]:
+        return self._taught(step, [None] * len(step.samples))
+
+    def _taught(self, step: Step, truths: list) -> dict[str, Tensor]:
+        head, source = step.student.bbox_head, step.source(self.source)
+        found = [confident(image, self.score_thr, source.scale) for image in source.detections()]
+        self._look(sum(len(image) for image in found))
+        objects = [image if truth is None else with_missed(image, truth) for image, truth in zip(found, truths)]
+        with weighed_by_score(step.student, self.power) if self.power else nullcontext():
+            own = head.loss_by_feat(*step.dense(), batch_gt_instances=objects,
+                                    batch_img_metas=[sample.metainfo for sample in step.samples],
+                                    batch_gt_instances_ignore=None)
+        total = sum(torch.stack(list(value)).sum() if isinstance(value, (list, tuple)) else value
+                    for name, value in own.items() if 'loss' in name)
+        count = total.new_tensor(sum(len(image) for image in found) / len(found))
+        return {f'loss_pseudo_label{self.suffix}': self.weight * total, f'pseudo_labels{self.suffix}': count}
+
+    def _look(self, count: int) -> None:
+        """A teacher that finds nothing teaches that everything is background."""
+        if self._left == 0:
+            return
+        self._left = 0 if count else self._left - 1
+        if not count and self._left == 0:
+            raise ConfigError(f'{self.key}.score_thr: the {self.source} has found nothing with a score of '
+                              f'{self.score_thr:g} in {LOOKED_AT} steps; lower it, or look at what it detects '
+                              '(kd-det test, kd-det visualize)')
+
+
+def classes_of_head(model: nn.Module) -> int | None:
+    """How many classes a detector's last head scores; None: it does not say."""
+    head = getattr(model, 'bbox_head', None)
+    if head is None and getattr(model, 'roi_head', None) is not None:
+        head = model.roi_head.bbox_head
+        head = head[-1] if isinstance(head, nn.ModuleList) else head
+    return getattr(head, 'num_classes', None)
+
+
+def confident(found: InstanceData, score_thr: float, scale: int) -> InstanceData:
+    """The detections that count, in the student's pixels; the teacher's are ``scale`` times as many a side."""
+    kept = found[found.scores >= score_thr]
+    return InstanceData(bboxes=get_box_tensor(kept.bboxes).float() / scale, labels=kept.labels, scores=kept.scores.float())
+
+
+def with_missed(found: InstanceData, truth: InstanceData) -> InstanceData:
+    """Detections, and the objects that none of their class overlaps by :data:`SAME`, of score 1."""
+    boxes = get_box_tensor(truth.bboxes).float()
+    overlaps = bbox_overlaps(boxes, found.bboxes)                                     # (G, D)
+    same = truth.labels[:, None] == found.labels                                      # (G, D)
+    missed = ~((overlaps >= SAME) & same).any(1)                                      # (G,)
+    return InstanceData(bboxes=torch.cat([found.bboxes, boxes[missed]]),
+                        labels=torch.cat([found.labels, truth.labels[missed]]),
+                        scores=torch.cat([found.scores, boxes.new_ones(int(missed.sum()))]))
