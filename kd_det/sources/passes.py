@@ -83,7 +83,7 @@ class Pass:
         return [get_box_tensor(image.bboxes) for image in found]
 
     def detections(self) -> list[InstanceData]:
-        """What the whole detector finds in each image after its NMS: boxes, scores, labels, in this network's pixels."""
+        """What the whole detector finds in each image after its NMS: boxes, scores, labels; in its own pixels."""
         model, samples = self.model, [self._sample(sample) for sample in self.samples]
         if isinstance(model, DetectionTransformer) or not (hasattr(model, 'bbox_head') or hasattr(model, 'rpn_head')):
             found = self.once('detections', lambda: model.predict(self.inputs, samples, rescale=False))

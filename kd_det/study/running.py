@@ -223,7 +223,7 @@ class Scheduler:
     def _stop_all(self) -> None:
         """Ask the children to stop after their step; a second Ctrl-C, or too long a wait, ends them."""
         for process in self.running:
-            process.send_signal(signal.SIGINT)
+            process.terminate()  # a shell's background jobs, and what they start, are deaf to SIGINT
         try:
             deadline = time.monotonic() + _STOP_SECONDS
             for process in self.running:

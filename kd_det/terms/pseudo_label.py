@@ -30,14 +30,14 @@ class PseudoLabel(Term):
         L = weight * sum of the losses of the student's own head with D as its objects
         label and box weight of prior i  *=  s_g(i)^power          g(i): what the head's own assigner gives prior i
 
-    It needs no priors, levels or boxes of the teacher's that stand where the student's do, which is what soft labels, BCKD
-    and LAD compare. What it teaches is coarser for it: objects, not scores at every prior. Objects that the teacher misses
-    are added because they would count as background.
+    It needs no priors of the teacher's that stand where the student's do, which is what soft labels, BCKD and LAD
+    compare. What it teaches is coarser for it: objects, not scores at every prior. Objects that the teacher misses are
+    added because they would count as background.
 
     ``pseudo_labels`` in the log is the number of detections that count, per image.
 
-    On images without labels D is the teacher's detections alone: pseudo-labels that are made in the step, on the augmented
-    image (``kd-det pseudo-label`` makes them beforehand, once).
+    On images without labels D is the teacher's detections alone: pseudo-labels that are made in the step, on the
+    augmented image (``kd-det pseudo-label`` makes them beforehand, once).
 
     Args:
         weight (float): of the sum. 0: off.
@@ -47,8 +47,8 @@ class PseudoLabel(Term):
         **term: see :class:`kd_det.terms.term.Term`.
 
     Raises:
-        ConfigError: no dense head, one whose loss needs more than its outputs, other classes than the teacher's; a power
-            that the head cannot use; in training, a teacher that finds nothing in 50 steps.
+        ConfigError: no dense head, one whose loss needs more than its outputs, other classes than the teacher's; a
+            power that the head cannot use; in training, a teacher that finds nothing in 50 steps.
 
     Source: pseudo-labels as in Sohn et al. 2020 (STAC, arXiv 2005.04757), made by a frozen teacher in every step; the
     weight by score and the objects that the teacher misses are ours.

@@ -34,7 +34,7 @@ def launch(words: Sequence[str], log: str, report: Callable[[], None]) -> int:
                 reported = time.monotonic()
             time.sleep(0.2)
     except BaseException:
-        process.send_signal(signal.SIGINT)
+        process.terminate()  # a shell's background jobs, and what they start, are deaf to SIGINT
         try:
             process.wait(STOP_SECONDS)
         except (subprocess.TimeoutExpired, KeyboardInterrupt):
