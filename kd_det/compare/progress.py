@@ -5,16 +5,23 @@ import re
 _TAIL = 20_000  # bytes
 
 
-def last_progress(log: str) -> str:
-    """Epoch, iteration and remaining time as MMEngine's last line of the log says them; 'starting' before the first."""
+def last_progress(log: str, since: int = 0) -> str:
+    """Epoch, iteration and remaining time as MMEngine's last line of the log says them; 'starting' before the first.
+
+    Args:
+        log (str): the file.
+        since (int): bytes of it that were there before, of an earlier run.
+    """
     with open(log, 'rb') as file:
-        file.seek(max(osp.getsize(log) - _TAIL, 0))
+        file.seek(max(osp.getsize(log) - _TAIL, since))
         text = file.read().decode('utf-8', 'replace')
     found = re.findall(r'Epoch\((\w+)\)\s+(\[\d+\](?:\[\s*\d+/\d+\])?).*?eta: (\d+ days?, \S+|\S+)', text)
     return '{} {} eta {}'.format(*found[-1]).replace('[ ', '[') if found else 'starting'
 
 
-def tail(log: str, lines: int = 12) -> str:
-    """The last lines of a log, indented."""
-    with open(log, encoding='utf-8', errors='replace') as file:
-        return '\n'.join('    ' + line for line in file.read().splitlines()[-lines:])
+def tail(log: str, lines: int = 12, since: int = 0) -> str:
+    """The last lines of a log, indented; of what stands behind its first ``since`` bytes."""
+    with open(log, 'rb') as file:
+        file.seek(since)
+        text = file.read().decode('utf-8', 'replace')
+    return '\n'.join('    ' + line for line in text.splitlines()[-lines:])

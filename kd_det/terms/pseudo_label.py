@@ -42,8 +42,9 @@ class PseudoLabel(Term):
     Args:
         weight (float): of the sum. 0: off.
         score_thr (float): below it a detection is not taken.
-        power (float | None): of the score. None: 1 for the heads that :func:`kd_det.heads.score_weights.weighed_by_score`
-            reaches, and 0, which counts every detection alike, for the others.
+        power (float | None): of the score. None: 1 for the heads that
+            :func:`kd_det.heads.score_weights.weighed_by_score` reaches, and 0, which counts every detection alike, for
+            the others.
         **term: see :class:`kd_det.terms.term.Term`.
 
     Raises:

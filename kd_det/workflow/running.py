@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from ..compare.progress import last_progress, tail
 from .planning import Plan, duration
-from .stages import DONE, RESUME, Stage, Training
+from .stages import DONE, REPLACE, RESUME, Stage, Training
 
 REPORT_SECONDS = 15.0
 STOP_SECONDS = 60.0  # a step, a checkpoint and the end of the workers
@@ -74,13 +74,14 @@ def run(plan: Plan, say: Callable[[str], None] = print) -> bool:
             say(f'{title}: done before')
             continue
         log = osp.join(logs, f'{stage.name}.log')
-        say(f'{title} {state}: {stage.what}; {log}')
+        why = f' ({stage.why})' if state == REPLACE else ''
+        say(f'{title} {state}{why}: {stage.what}; {log}')
         rest = [one for one, before in zip(plan.stages[i + 1:], states[i + 1:]) if before != DONE]
         if isinstance(stage, Training):
             stage.resumed = state == RESUME
-        begin = time.monotonic()
-        status = launch(stage.arguments(state), log, lambda log=log, rest=rest, title=title, stage=stage, begin=begin:
-                       say(f'{title}: {_progress(log, stage, rest, begin)}'))
+        begin, since = time.monotonic(), osp.getsize(log) if osp.isfile(log) else 0
+        status = launch(stage.arguments(state), log, lambda now=(log, since, stage, rest, begin), title=title:
+                       say(f'{title}: {_progress(*now)}'))
         if status != 0 or stage.state(overwrite) != DONE:
             say(f'{title}: FAILED with status {status}; the end of {log}:\n{tail(log)}\nGive the same command again when '
                 'it is mended: what is done is kept, and this stage goes on from its last checkpoint')
@@ -89,8 +90,8 @@ def run(plan: Plan, say: Callable[[str], None] = print) -> bool:
     return True
 
 
-def _progress(log: str, stage: Stage, rest: Sequence[Stage], begin: float) -> str:
-    text = last_progress(log) if isinstance(stage, Training) else tail(log, 1).strip()[:100] or 'starting'
+def _progress(log: str, since: int, stage: Stage, rest: Sequence[Stage], begin: float) -> str:
+    text = last_progress(log, since) if isinstance(stage, Training) else tail(log, 1, since).strip()[:100] or 'starting'
     if stage.seconds is not None:
         text += f'; all stages: about {duration(seconds_left(stage, text, time.monotonic() - begin, rest))} left'
     return text

@@ -29,6 +29,7 @@ class Training:
         evaluations: how often it is validated.
         seconds: estimated; None: not measured.
         resumed: whether it goes on, so that its time says nothing of its pace.
+        why: it begins anew, where it does.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Training:
     evaluations: int
     seconds: float | None = None
     resumed: bool = False
+    why: str = ''
 
     @property
     def command(self) -> list[str]:
@@ -63,9 +65,10 @@ class Training:
         if there is None:
             return BEGIN
         if config_hash(there) != config_hash(self._cfg):
-            if overwrite:
-                return REPLACE
             keys = ', '.join(differing_keys(there, self._cfg)[:6])
+            if overwrite:
+                self.why = f'its run differs in {keys}'
+                return REPLACE
             raise ConfigError(f'{self.work_dir} holds a run of another config than {self.config} (differs in {keys}); '
                               '--overwrite replaces it, another --out leaves it')
         try:
@@ -100,6 +103,7 @@ class Making:
     inputs: list[str] = field(default_factory=list)
     seconds: float | None = None
     config: str | None = None
+    why: str = ''
 
     def state(self, overwrite: bool = False) -> str:
         made = self._made()
@@ -110,6 +114,7 @@ class Making:
             return DONE
         if not overwrite:
             raise ConfigError(f'{self.result} was made before {newer[0]}; --overwrite makes it anew, or remove it')
+        self.why = f'{newer[0]} is newer'
         return REPLACE
 
     def _made(self) -> float | None:

@@ -82,14 +82,15 @@ def test_it_is_the_heads_own_loss_on_the_detections(kind, teacher_checkpoint, fi
     assert set(model.state_dict()) == set(build(dense_cfg(kind)).state_dict())
 
 
-def test_scores_weigh_positives(teacher_checkpoint, finds):
-    """RetinaNet: all scores 0.64: its box loss is 0.64 times, at power 2 0.64^2 times, what certain detections give."""
+@pytest.mark.parametrize('kind', ['retinanet', 'gfl', 'fcos'])
+def test_scores_weigh_positives(kind, teacher_checkpoint, finds):
+    """All scores 0.64: the losses of positives are 0.64 times, at power 2 0.64^2 times, those of certain detections."""
     boxes, labels = [[4., 4, 40, 40], [50, 10, 90, 60]], [0, 1]
     values = {}
     for score, power in ((1.0, 1), (0.64, 1), (0.64, 2), (0.64, 0)):
         finds([(boxes, labels, [score] * 2)] * 3)
-        model = model_of('retinanet', teacher_checkpoint, weight=1., power=power)
-        model.bbox_head.loss_cls.loss_weight = 0.  # the box loss alone: of positives alone
+        model = model_of(kind, teacher_checkpoint, weight=1., power=power)
+        model.bbox_head.loss_cls.loss_weight = 0.  # what is left is of positives alone
         data = batch()
         for sample in data['data_samples']:
             sample.gt_instances = sample.gt_instances[:0]
@@ -98,8 +99,7 @@ def test_scores_weigh_positives(teacher_checkpoint, finds):
     assert whole > 0.1 and values[0.64, 0] == pytest.approx(whole)
     assert values[0.64, 1] == pytest.approx(0.64 * whole, rel=1e-5)
     assert values[0.64, 2] == pytest.approx(0.64**2 * whole, rel=1e-5)
-    assert model_of('retinanet', teacher_checkpoint).terms[0].power == 1
-    assert model_of('gfl', teacher_checkpoint).terms[0].power == 1
+    assert model_of(kind, teacher_checkpoint).terms[0].power == 1
     assert model_of('ddod', teacher_checkpoint).terms[0].power == 0
 
 

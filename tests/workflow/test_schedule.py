@@ -1,10 +1,13 @@
 """Schedules and anchors for data sets of other sizes; configs as text."""
+import os
+
 import pytest
 from conftest import faster_rcnn_cfg
 from dense_detectors import dense_cfg
 from mmengine.config import Config
 from mmengine.hub import get_config
 
+from kd_det.compare.progress import last_progress, tail
 from kd_det.errors import ConfigError
 from kd_det.workflow.anchors import Scale, anchor_scale, input_scale, of_both
 from kd_det.workflow.config_text import config_text, merged, nested
@@ -154,3 +157,23 @@ def test_anchors_of_one_kind_are_of_one_scale(ours, theirs, trained, scales, wor
     found, said = of_both(*(one and Scale(*one, 'because') for one in (ours, theirs)), trained)
     assert tuple(one and one.new for one in found) == scales
     assert len(said) == len(words) and all(line.startswith(text) for line, text in zip(said, words))
+
+
+def test_what_an_earlier_run_left_in_the_log_is_no_progress(tmp_path):
+    log = tmp_path / 'x.log'
+    log.write_text('Epoch(val)   [3][180/188]    eta: 0:00:07  time: 1\nthe end\n')
+    before = log.stat().st_size
+    assert (last_progress(log, before), tail(log, 1, before)) == ('starting', '')
+    assert last_progress(log) == 'val [3][180/188] eta 0:00:07' and tail(log, 1) == '    the end'
+    with open(log, 'a') as file:
+        file.write('Epoch(train)   [1][ 20/110]  lr: 1e-3  eta: 0:09:00  time: 1\n')
+    assert last_progress(log, before) == 'train [1][20/110] eta 0:09:00'
+
+
+def test_a_stage_that_begins_anew_says_why(tmp_path):
+    made, source = tmp_path / 'made.json', tmp_path / 'epoch_1.pth'
+    for path in (made, source):
+        path.write_text('')
+    os.utime(source, (2e9, 2e9))
+    one = Making('compare', '', ['compare'], str(made), [str(source)])
+    assert one.state(overwrite=True) == 'begins anew' and one.why == f'{source} is newer'
