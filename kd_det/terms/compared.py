@@ -12,6 +12,8 @@ from ..errors import ConfigError
 # losses of other packages that compare a student with a teacher
 FOREIGN = {'KnowledgeDistillationKLDivLoss': 'scores', 'KDQualityFocalLoss': 'scores', 'L2Loss': 'features',
            'MSELoss': 'features', 'L1Loss': 'features', 'SmoothL1Loss': 'features'}
+SOFTMAX = ('KnowledgeDistillationKLDivLoss',)
+"""Of these, which turn scores into probabilities by a softmax, whatever the head does."""
 BOXES = ('IoULoss', 'BoundedIoULoss', 'GIoULoss', 'DIoULoss', 'CIoULoss', 'EIoULoss', 'SIoULoss')
 
 
@@ -33,7 +35,8 @@ def build_loss(key: str, cfg: dict, default: str | dict, kind: str | tuple[str, 
         **filled: what follows from the heads, such as ``use_sigmoid``; left out where the loss does not take it.
 
     Raises:
-        ConfigError: unknown type or keys, values out of range, a loss that compares something else.
+        ConfigError: unknown type or keys, values out of range, a loss that compares something else, or by a softmax
+            where ``use_sigmoid=True`` is filled in.
     """
     weight = cfg.get('loss_weight') if isinstance(cfg, dict) else None
     if weight is not None:
@@ -45,6 +48,10 @@ def build_loss(key: str, cfg: dict, default: str | dict, kind: str | tuple[str, 
         what = f'compares {found}' if found else 'does not compare a student with a teacher'
         raise ConfigError(f'{key}.type: {type(loss).__name__} {what}; a loss that compares {" or ".join(kinds)} is '
                           f'expected, such as {default if isinstance(default, str) else default["type"]}')
+    if filled.get('use_sigmoid') and type(loss).__name__ in SOFTMAX:
+        raise ConfigError(f'{key}.type: {type(loss).__name__} compares by a softmax, and this head scores with a sigmoid; '
+                          'over the one column of an RPN it would be 0 for ever. '
+                          f'{default if isinstance(default, str) else default["type"]} takes both')
     return loss
 
 

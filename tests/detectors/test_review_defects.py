@@ -280,6 +280,12 @@ def test_mmdetections_own_distillation_loss_can_be_used(teacher_checkpoint):
     assert float(losses_of(model, make_batch())['loss_cls_distill']) > 0
 
 
+def test_a_softmax_over_the_one_column_of_an_rpn_is_refused(teacher_checkpoint):
+    """It would be 0 for ever, and take away half of the ground truth's weight."""
+    with pytest.raises(ConfigError, match=r'rpn_distill\.cls\.type: KnowledgeDistillationKLDivLoss .*SoftTargetLoss takes'):
+        build(distil_cfg(teacher_checkpoint, rpn_distill=dict(cls=dict(type='KnowledgeDistillationKLDivLoss', T=2))))
+
+
 @pytest.mark.parametrize('stage, cls', [('rcnn_distill', 'CrossEntropyLoss'), ('rpn_distill', 'FocalLoss')])
 def test_a_loss_of_another_kind_is_refused(teacher_checkpoint, stage, cls):
     with pytest.raises(ConfigError, match=rf'{stage}\.cls\.type: {cls} does not compare.*SoftTargetLoss'):
