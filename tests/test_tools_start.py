@@ -1,5 +1,7 @@
-"""Every tool starts in an interpreter of its own: kd_det prepares the stack before MMDetection is imported."""
+"""Every tool starts: kd_det prepares the stack before MMDetection is imported, and says what it takes."""
+import ast
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -7,13 +9,46 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+FILES = sorted((ROOT / 'tools').glob('**/*.py'))
+TOOLS = [path for path in FILES if "__name__ == '__main__'" in path.read_text()]
+STACK = ('mmengine', 'mmcv', 'mmdet')
 
 
-@pytest.mark.parametrize('tool', ['train', 'test', 'compare', 'export', 'benchmarks/accuracy', 'benchmarks/detections',
-                                  'benchmarks/mixtures', 'benchmarks/same_steps', 'benchmarks/step_cost',
-                                  'datasets/make_digits', 'datasets/voc_to_coco'])
-def test_help(tool, tmp_path):
-    done = subprocess.run([sys.executable, '-W', 'ignore', str(ROOT / 'tools' / f'{tool}.py'), '--help'], cwd=tmp_path,
+def name_of(path):
+    return str(path.relative_to(ROOT / 'tools').with_suffix(''))
+
+
+@pytest.mark.parametrize('path', FILES, ids=name_of)
+def test_nothing_of_mmdetection_is_imported_before_kd_det(path):
+    """At the top of a file; a file beside it that it imports counts with what that one imports."""
+    order = []
+
+    def look(file):
+        for node in ast.parse(file.read_text()).body:
+            if isinstance(node, (ast.Import, ast.ImportFrom)):
+                names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module]
+                for name in names:
+                    beside = file.parent / f'{name}.py'
+                    look(beside) if beside.is_file() else order.append(name.partition('.')[0])
+    look(path)
+    first = next((i for i, name in enumerate(order) if name in STACK), len(order))
+    assert first == len(order) or 'kd_det' in order[:first], order
+
+
+@pytest.mark.parametrize('path', TOOLS, ids=name_of)
+def test_help(path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(path.parent))
+    monkeypatch.setattr(sys, 'argv', [str(path), '--help'])
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_path(str(path), run_name='__main__')
+    assert not stop.value.code and 'usage' in capsys.readouterr().out
+
+
+@pytest.mark.parametrize('path', [path if name_of(path) in ('train', 'benchmarks/step_cost') else
+                                  pytest.param(path, marks=pytest.mark.slow) for path in TOOLS], ids=name_of)
+def test_in_an_interpreter_of_its_own(path, tmp_path):
+    """What the two above put together."""
+    done = subprocess.run([sys.executable, '-W', 'ignore', str(path), '--help'], cwd=tmp_path,
                           env={**os.environ, 'PYTHONPATH': str(ROOT)}, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
     assert 'usage' in done.stdout
