@@ -132,6 +132,8 @@ class RecordedPass(Pass):
         **network: as for :class:`kd_det.sources.passes.Pass`; of ``model`` only the RoI head need have weights.
     """
 
+    runs_by_image = False  # features are those of the record
+
     def __init__(self, answers: dict[str, Tensor], **network: object) -> None:
         network['shapes'] = {path: shape for path, shape in network['shapes'].items() if part_of(path) == 'roi_head'}
         super().__init__(**network)

@@ -81,9 +81,9 @@ class EnsemblePass:
         """``cls_score`` (R, C + 1) over the student's classes and ``bbox_pred``, (R, 4) or (R, 4 C)."""
         return self._mixed_rcnn(stage, [one.rcnn(stage, asked) for one in self.passes])
 
-    def rcnn_of(self, stage: int, asked: int, places: Tensor) -> dict[str, Tensor]:
+    def rcnn_of(self, stage: int, asked: int, places: Tensor, alone: bool = False) -> dict[str, Tensor]:
         """:meth:`rcnn` of the RoIs at ``places`` (S,) alone."""
-        return self._mixed_rcnn(stage, [one.rcnn_of(stage, asked, places) for one in self.passes])
+        return self._mixed_rcnn(stage, [one.rcnn_of(stage, asked, places, alone) for one in self.passes])
 
     def rcnn_at(self, stage: int, rois: Tensor) -> dict[str, Tensor]:
         """The same about any RoIs (R, 5)."""

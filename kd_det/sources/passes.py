@@ -28,7 +28,12 @@ class Pass:
         around: a context in which the network runs (precision).
         grad: whether it is part of the training graph.
         scale: sides of ``inputs`` over what ``samples`` say of them.
+
+    Attributes:
+        runs_by_image: whether some images of the batch can run without the others.
     """
+
+    runs_by_image = True
 
     def __init__(self, model: nn.Module, inputs: Tensor, samples: list, shapes: dict[str, LayerShape], whole: bool = True,
                  rpn_levels: list[int] | None = None, rois: Callable[[], list[Tensor]] | None = None,
@@ -36,6 +41,7 @@ class Pass:
         self.model, self.inputs, self.samples = model, inputs, samples
         self._whole, self.rpn_levels, self._rois = whole, rpn_levels, rois
         self._around, self._grad, self.scale = around, grad, scale
+        self._of_image: dict[int, list[Tensor]] = {}  # features of the images that have run alone
         self._captured = Captured(model, shapes)
         self._known: dict[Any, Any] = {}
         self.known: Tensor | None = None  # which of the student's classes it speaks about; None: all
@@ -116,14 +122,33 @@ class Pass:
         features, rois = self.features, self.rois()[asked]
         return self.once(('rcnn', stage, asked), lambda: box_forward(self.model, stage, features, rois))
 
-    def rcnn_of(self, stage: int, asked: int, places: Tensor) -> dict[str, Tensor]:
-        """:meth:`rcnn` of the RoIs at ``places`` (S,) alone. The others are run as well where all are wanted: by a
-        layer of the RoI head, or because they have been run.
+    def rcnn_of(self, stage: int, asked: int, places: Tensor, alone: bool = False) -> dict[str, Tensor]:
+        """:meth:`rcnn` of the RoIs at ``places`` (S,). The others are run as well where all are wanted: by a layer of
+        the RoI head, or because they have been run.
+
+        Args:
+            alone: nobody will ask anything else in this step, so that only the images run that these RoIs are of.
         """
         if ('rcnn', stage, asked) in self._known or any(part_of(path) == 'roi_head' for path in self._captured.shapes):
             answer = self.rcnn(stage, asked)
             return {name: answer[name][places] for name in ('cls_score', 'bbox_pred')}
-        return self.rcnn_at(stage, self.rois()[asked][places])
+        rois = self.rois()[asked][places]
+        if alone and self.runs_by_image and 'features' not in self._known:
+            return self._rcnn_of_images(stage, rois)
+        return self.rcnn_at(stage, rois)
+
+    def _rcnn_of_images(self, stage: int, rois: Tensor) -> dict[str, Tensor]:
+        """:meth:`rcnn_at`, for which only the images run that the RoIs are of, each once a step."""
+        images, numbers = rois[:, 0].unique(return_inverse=True)
+        images = images.long().tolist()
+        missing = [image for image in images if image not in self._of_image]
+        with torch.set_grad_enabled(self._grad and torch.is_grad_enabled()), self._around():
+            if missing:
+                levels = self.model.extract_feat(self.inputs if len(missing) == len(self.inputs)
+                                                 else self.inputs[missing])
+                self._of_image.update((image, [level[i:i + 1] for level in levels]) for i, image in enumerate(missing))
+            features = tuple(torch.cat(level) for level in zip(*(self._of_image[image] for image in images)))
+            return box_forward(self.model, stage, features, torch.cat([numbers[:, None].to(rois), rois[:, 1:]], 1))
 
     def rcnn_at(self, stage: int, rois: Tensor) -> dict[str, Tensor]:
         """The same about any RoIs (R, 5) in its own pixels; its layers are not listened to."""

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from ..arguments import at_most_one
 from ..build import checked
 from ..errors import ConfigError
+from ..sources.ensemble import Ensemble
 from ..sources.layers import box_heads
 from ..sources.mixture import certainty, known_only
-from ..sources.passes import Pass
 from .box_coding import encoded, of_class, recode, same_coder
 from .dense import known_classes
 from .places import places_of, places_of_all
@@ -37,11 +37,11 @@ class RCNNDistillation(Stage):
             'nearest' in IoU threshold (ours; the paper has one stage), 'last', or numbers.
         undecided (float | None): the teacher is asked only about RoIs of which the student's certainty
             (:func:`kd_det.sources.mixture.certainty`: 1 minus the normalised entropy of its classes) is at most this,
-            in [0, 1]: its box heads do not run on the others, and where no RoI is left, and nobody else asks, nothing
-            of it runs. The soft loss of a RoI that is not asked about is left out, the divisor stays the number of all
-            RoIs. None or 1: all. The junior of MulDE (Wang et al. 2021, arXiv 2010.07152) asks about its K best
-            candidates; which RoIs a detector cannot decide is ours. The share of RoIs that were asked about is logged
-            as ``asked_rois``.
+            in [0, 1]: its box heads do not run on the others. Where no other term asks this teacher (``rpn_distill``
+            and hints do), images without such a RoI do not run through it at all. The soft loss of a RoI that is not
+            asked about is left out, the divisor stays the number of all RoIs. None or 1: all. The junior of MulDE (Wang
+            et al. 2021, arXiv 2010.07152) asks about its K best candidates; which RoIs a detector cannot decide is
+            ours. The share of RoIs that were asked about is logged as ``asked_rois``.
         **stage: see :class:`kd_det.terms.stage.Stage`.
 
     Source: Chen et al. 2017, eq. 1 to 5.
@@ -141,7 +141,7 @@ class RCNNDistillation(Stage):
             if call is None:  # the cascade ended earlier: no RoI was left
                 continue
             rows = _rows(call)
-            asked, answer = self._ask(teacher, partner, stage, call['cls_score'])
+            asked, answer = self._ask(step, partner, stage, call['cls_score'])
             if answer is None:
                 found = {name: call['cls_score'].sum() * 0.0 for name in self._kinds()}
             else:
@@ -153,21 +153,30 @@ class RCNNDistillation(Stage):
                     len(asked) / max(len(rows.labels), 1), dtype=torch.float32)
         return losses
 
-    def _ask(self, teacher: Pass, partner: int, stage: int, scores: Tensor) -> tuple[Tensor | None, dict | None]:
+    def _ask(self, step: Step, partner: int, stage: int, scores: Tensor) -> tuple[Tensor | None, dict | None]:
         """Places (S,) of the RoIs of stage ``stage`` about which the teacher's stage ``partner`` is asked, None: all;
         and its answer for them, None: it is asked about none. ``scores`` (R, C + 1) are the student's.
         """
+        teacher = step.source(self.source)
         if self.undecided in (None, 1.0):
             return None, teacher.rcnn(partner, stage)
         asked = places_of_all(certainty(scores.detach(), False) <= self.undecided)[0]
-        return asked, teacher.rcnn_of(partner, stage, asked) if len(asked) else None
+        if not len(asked):
+            return asked, None
+        return asked, teacher.rcnn_of(partner, stage, asked, self._asks_alone(step.student))
+
+    def _asks_alone(self, student: nn.Module) -> bool:
+        """Whether no other term looks at what this one's teachers say."""
+        source = student.sources[self.source]
+        names = source.members if isinstance(source, Ensemble) else [self.source]
+        return all(student.reached(name, list(student.terms)) == [self] for name in names)
 
     def unlabelled_losses(self, step: UnlabelledStep) -> dict[str, Tensor]:
         teacher, losses = step.source(self.source), {}
         scales = getattr(step.student.roi_head, 'stage_loss_weights', [1.0] * len(self.prefixes))
         for stage, (prefix, partner) in enumerate(zip(self.prefixes, self.partners)):
             scores = step.own.rcnn(stage, stage)['cls_score']
-            asked, answer = self._ask(teacher, partner, stage, scores)
+            asked, answer = self._ask(step, partner, stage, scores)
             if answer is None:
                 loss = scores.sum() * 0.0
             else:

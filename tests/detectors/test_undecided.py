@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from any_detector import cascade_rcnn
 from conftest import build, faster_rcnn_cfg, losses_of, make_batch, save_checkpoint
 from test_unlabelled import taught
 
@@ -110,3 +111,69 @@ def test_plan_and_refusals(teacher_checkpoint):
     for wrong in (-0.1, 1.5, True, 'some'):
         with pytest.raises(ConfigError, match=r'rcnn_distill\.undecided'):
             of(teacher_checkpoint, wrong)
+
+
+@pytest.mark.parametrize('several', [False, True])
+@pytest.mark.parametrize('images', [[0], [1], [0, 2], [0, 1, 2]])
+def test_only_the_images_of_undecided_rois_run(teacher_checkpoint, several, images, monkeypatch):
+    """Losses and gradients are those of a teacher that sees the whole batch; padding too (the third image is small)."""
+    batch = make_batch(sizes=((96, 128), (96, 128), (64, 96)), objects=(3, 2, 1))
+    changes = {}
+    if several:
+        source = dict(config=teacher_checkpoint[0].to_dict(), checkpoint=teacher_checkpoint[1])
+        changes = dict(teacher=None, sources=dict(a=source, b=source))
+        changes['rcnn_distill'] = dict(source=['a', 'b'], undecided=0.5)
+    found = {}
+    for alone in (False, True):
+        model = of(teacher_checkpoint, 0.5, **changes)
+        if not alone:
+            monkeypatch.setattr(type(model.terms[0]), '_asks_alone', lambda *_: False)
+        rois, ran = [], []
+        keep = model.roi_head.bbox_head.loss_and_target
+
+        @functools.wraps(keep)
+        def spy(*args, **kwargs):
+            rois.append(kwargs['rois'])  # noqa: B023
+            return keep(*args, **kwargs)  # noqa: B023
+        model.roi_head.bbox_head.loss_and_target = spy
+        monkeypatch.setattr('kd_det.terms.rcnn.certainty', lambda scores, _, rois=rois: (
+            ~torch.isin(rois[-1][:, 0], torch.tensor(images).float())).float())
+        for source in model.sources.values():
+            if hasattr(source, 'network'):
+                source.network.backbone.register_forward_hook(lambda _m, args, _o, ran=ran: ran.append(len(args[0])))
+        losses = losses_of(model, batch)
+        (losses[SOFT] + losses[BOX]).backward()
+        found[alone] = losses, model.roi_head.bbox_head.fc_cls.weight.grad.clone(), ran
+        monkeypatch.undo()
+    (whole, grad, every), (some, same, ran) = found[False], found[True]
+    assert every == [3] * (1 + several) and ran == [len(images)] * (1 + several)
+    for name in (SOFT, BOX, 'asked_rois'):
+        assert float(some[name]) == pytest.approx(float(whole[name]), rel=1e-4), name
+    torch.testing.assert_close(same, grad, rtol=1e-3, atol=1e-7)
+
+
+def test_whole_batches_run_where_another_term_asks(teacher_checkpoint, monkeypatch):
+    for changes in (dict(rpn_distill=dict()), dict(hints=[dict(layer='neck')])):
+        model, ran = of(teacher_checkpoint, 0.5, **changes), []
+        monkeypatch.setattr('kd_det.terms.rcnn.certainty', lambda scores, _: torch.arange(len(scores)) * 1.0)
+        model.teacher.network.backbone.register_forward_hook(lambda _m, args, _o, ran=ran: ran.append(len(args[0])))
+        losses_of(model, make_batch(objects=(3, 2)))
+        assert ran == [2]
+
+
+def test_each_image_runs_once_for_all_stages_of_a_cascade(tmp_path, monkeypatch):
+    path = save_checkpoint(build(cascade_rcnn(8), seed=7), tmp_path / 'c.pth')
+    cfg = cascade_rcnn(8)
+    cfg.update(student_type=cfg.type, type='FasterRCNNDistiller', rcnn_distill=dict(undecided=0.5),
+               teacher=dict(config=cascade_rcnn(8).to_dict(), checkpoint=path))
+    model, ran, calls = build(cfg), [], []
+    model.teacher.network.backbone.register_forward_hook(lambda _m, args, _o: ran.append(len(args[0])))
+
+    def prescribed(scores, _):
+        calls.append(len(scores))
+        half = torch.arange(len(scores)) < len(scores) // 8
+        return (half.float() if len(calls) == 2 else 1 - half.float()) if len(calls) < 3 else torch.zeros(len(scores))
+    monkeypatch.setattr('kd_det.terms.rcnn.certainty', prescribed)
+    losses = losses_of(model, make_batch(objects=(3, 2)))
+    assert len(calls) == 3 and sum(ran) == 2, 'no image runs twice'
+    assert all(float(losses[f's{i}.{SOFT}']) > 0 for i in range(3))

@@ -1,10 +1,14 @@
 """Teachers that count for a class as much as they are good at it."""
+import datetime
 import json
 import logging
+import multiprocessing
+import traceback
 from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.distributed as dist
 from conftest import build, faster_rcnn_cfg, save_checkpoint
 from mmengine.config import ConfigDict
 from mmengine.registry import DATASETS, DefaultScope
@@ -133,3 +137,67 @@ def test_refusals(two, tiny_coco, tmp_path):
     unasked = model_of(two, weights=None)
     EnsembleWeightsHook().before_train(runner_of(unasked, tiny_coco, tmp_path))
     assert not (tmp_path / 'teacher_ap.json').exists()
+
+
+def telling(model, runner, seen):
+    """The teachers find objects of the ground truth: ``a`` every second one of an image, ``b`` all discs; ``seen``
+    counts the images.
+    """
+    dataset = runner.val_loop.dataloader.dataset
+    truth = {info['img_id']: info['instances'] for info in map(dataset.get_data_info, range(len(dataset)))}
+    for name, keeps in (('a', lambda k, one: k % 2 == 0), ('b', lambda k, one: one['bbox_label'] == 0)):
+        def tells(data, name=name, keeps=keeps):
+            seen[name] = seen.get(name, 0) + 1
+            sample = data['data_samples'][0].new()
+            found = [one for k, one in enumerate(truth[sample.img_id]) if keeps(k, one)]
+            sample.pred_instances = type(sample.gt_instances)(
+                bboxes=torch.tensor([one['bbox'] for one in found], dtype=torch.float32).reshape(-1, 4),
+                scores=torch.ones(len(found)), labels=torch.tensor([one['bbox_label'] for one in found], dtype=torch.long))
+            return [sample]
+        model.sources[name].network.test_step = tells
+
+
+def weigh(two, root, folder):
+    """Weights of a fresh start in ``folder``, and how many images each teacher saw."""
+    model, seen = model_of(two), {}
+    runner = runner_of(model, root, folder)
+    telling(model, runner, seen)
+    EnsembleWeightsHook().before_train(runner)
+    return dict(weights=model.sources['both']._weights, seen=seen)
+
+
+def rank_of_two(two, root, folder, rank):
+    try:
+        dist.init_process_group('gloo', init_method=f'file://{folder}/store', rank=rank, world_size=2,
+                                timeout=datetime.timedelta(seconds=60))
+        starts = [weigh(two, root, folder / 'run'), weigh(two, root, folder / 'run')]
+        if rank:  # the second rank's disk is another machine's, and does not have the file
+            (folder / 'elsewhere').mkdir()
+        starts.append(weigh(two, root, folder / ('elsewhere' if rank else 'run')))
+        torch.save(starts, folder / f'rank{rank}.pth')
+    except BaseException:
+        (folder / f'error{rank}').write_text(traceback.format_exc())
+        raise
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='forks, and a started CUDA cannot be forked')
+def test_two_ranks_measure_once_and_have_the_weights_of_one(two, tiny_coco, tmp_path):
+    """Half of the images on each rank, one set of figures; a later start finds them, by rank 0's disk alone."""
+    (tmp_path / 'alone').mkdir(), (tmp_path / 'run').mkdir()
+    alone = weigh(two, tiny_coco, tmp_path / 'alone')
+    assert alone['seen'] == dict(a=4, b=4)
+    context = multiprocessing.get_context('fork')
+    ranks = [context.Process(target=rank_of_two, args=(two, tiny_coco, tmp_path, rank)) for rank in (0, 1)]
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join(150)
+        process.kill()
+    errors = ''.join(path.read_text() for path in tmp_path.glob('error*'))
+    assert not errors and [process.exitcode for process in ranks] == [0, 0], errors
+    assert 0 < float(alone['weights'][0, 0]) < 1 == float(alone['weights'][1, 0])  # half of the discs, and all
+    for starts in (torch.load(tmp_path / f'rank{rank}.pth') for rank in (0, 1)):
+        assert [start['seen'] for start in starts] == [dict(a=2, b=2), {}, {}]
+        assert all(torch.equal(start['weights'], alone['weights']) for start in starts)
+    assert (tmp_path / 'run' / 'teacher_ap.json').read_text() == (tmp_path / 'alone' / 'teacher_ap.json').read_text()
+    assert not list((tmp_path / 'elsewhere').iterdir())

@@ -64,7 +64,8 @@ PLAIN: dict[str, tuple[str | list[str], dict]] = {
 }
 
 # -- the cases: name -> (config below configs/ or a name in PLAIN, what is changed in its model) -----------------------
-_COLUMN = 'distill_faster_rcnn/faster-rcnn_r18-w8_fpn-c64_8e_bccd-320x240_distill-r18'
+_STUDENT = 'faster-rcnn_r18-w8_fpn-c64_8e_bccd-320x240'
+_COLUMN = f'distill_faster_rcnn/{_STUDENT}_distill-r18'
 _SOFT = dict(min_iou=0.1)  # random teachers' boxes do not fit better
 _PAA_TEACHER = dict(config='configs/paa/paa_r18-w16_fpn-c32_8e_bccd-320x240.py',
                     cfg_options={'model.bbox_head.type': 'BatchedPAAHead'})
@@ -87,8 +88,16 @@ CASES: dict[str, tuple[str, dict]] = {
         hints=[dict(layer='neck', loss=dict(type='HintLoss', loss_weight=5.0))])),
     'faster_rcnn/cross-resolution': (
         'distill_faster_rcnn/faster-rcnn_r18-w16_fpn-c64_8e_bccd-160x120_distill-r18.py', {}),
+    'faster_rcnn/finer-levels': (
+        'distill_faster_rcnn/faster-rcnn_r18-w16_fpn-c64_8e_bccd-160x120_distill-r18_finer-levels.py', {}),
     'faster_rcnn/cascade': ('cascade', dict(_FRCNN, teacher=dict(config=HERE + 'cascade.py'))),
     'faster_rcnn/mask': ('mask', dict(_FRCNN, teacher=dict(config=HERE + 'mask.py'))),
+    **{f'faster_rcnn/{method}': (f'{method}/{_STUDENT}_{method}-r18.py', {})
+       for method in ('pkd', 'cwd', 'fgd', 'mgd')},
+    'faster_rcnn/cbd': (f'class_balanced/{_STUDENT}_cbd-r18.py', {}),
+    **{f'faster_rcnn/{one}': (f'several_teachers/{_STUDENT}_{one}.py', {})
+       for one in ('annealed', 'two-teachers', 'confident-teacher', 'junior')},
+    'faster_rcnn/unlabelled': (f'unlabelled/{_STUDENT}-labels20_soft-r18.py', {}),
     'paa/base': ('paa/paa_r18-w8_fpn-c32_8e_bccd-320x240.py', {}),
     'paa/lad': ('lad/paa_r18-w8_fpn-c32_8e_bccd-320x240_lad-r18-w16.py', {}),
     'paa/lad-head': ('lad/paa_r18-w8_fpn-c32_8e_bccd-320x240_lad-r18-w16.py', dict(box_loss_average='head')),
@@ -99,6 +108,9 @@ CASES: dict[str, tuple[str, dict]] = {
     'paa/bckd': ('bckd/paa_r18-w8_fpn-c32_8e_bccd-320x240_bckd-r18.py', dict(teacher=_PAA_TEACHER)),
     'gfl/base': ('gfl/gfl_r18-w8_fpn-c64_8e_bccd-320x240.py', {}),
     'gfl/bckd': ('bckd/gfl_r18-w8_fpn-c64_8e_bccd-320x240_bckd-r18.py', {}),
+    **{f'{kind}/{method}': (f'{method}/{kind}_r18-w8_fpn-c{width}_8e_bccd-320x240_{method}-r18.py', {})
+       for kind, width, method in (('gfl', 64, 'crosskd'), ('paa', 32, 'crosskd'), ('retinanet', 64, 'crosskd'),
+                                   ('gfl', 64, 'ld'), ('gfl', 64, 'pkd'), ('retinanet', 64, 'bckd'))},
     'gfl/cwd-cls': ('cwd/gfl_r18-w8_fpn-c64_8e_bccd-320x240_cwd-cls-r18.py', {}),
     'rtmdet/base': (_RTMDET, {}),
     'rtmdet/lad': ('lad/rtmdet_w0.125_8e_bccd-320x240_lad-w0.25.py', {}),
@@ -162,16 +174,22 @@ def load(name: str, here: str, checkpoints: str) -> Config:
                    'model.teacher.fuse_conv_bn': False, 'model.teacher.channels_last': False}
     elif 'peer' in model and name not in OWN_WEIGHTS:
         options = {'model.peer.checkpoint': _weights(model.peer, checkpoints, load_config)}
+    for i, (source, network) in enumerate((model.get('sources') or {}).items()):
+        if 'config' in network:  # an ensemble has none
+            options.update({f'model.sources.{source}.checkpoint': _weights(network, checkpoints, load_config, 7 + i),
+                            f'model.sources.{source}.fuse_conv_bn': False,
+                            f'model.sources.{source}.channels_last': False})
     return load_config(path, options)
 
 
-def _weights(network: dict, checkpoints: str, load_config: Callable) -> str:
+def _weights(network: dict, checkpoints: str, load_config: Callable, seed: int = 7) -> str:
     """A checkpoint of a teacher or peer: random weights, heads stirred, batch norms that have seen images."""
-    path = osp.join(checkpoints, osp.splitext(osp.basename(network['config']))[0] + '.pth')
+    stem = osp.splitext(osp.basename(network['config']))[0] + ('' if seed == 7 else f'_{seed}')
+    path = osp.join(checkpoints, f'{stem}.pth')
     if not osp.exists(path):
         cfg = load_config(network['config'])
         cfg.merge_from_dict(network.get('cfg_options') or {})
-        model = build(cfg, seed=7)
+        model = build(cfg, seed)
         with torch.no_grad():
             for step in range(3):
                 model.extract_feat(model.data_preprocessor(batch(step + 100), True)['inputs'])
@@ -236,6 +254,8 @@ def steps_of(cfg: Config, model: nn.Module) -> Iterator[dict]:
         hub.update_info('epoch', 0)
         hub.update_info('iter', step)
         data = model.data_preprocessor(batch(step, scale, masks), True)
+        if cfg.model.get('unlabelled'):
+            model.unlabelled.take(batch(step + 50, scale))
         yield model.loss(data['inputs'], data['data_samples'])
         step += 1
 
