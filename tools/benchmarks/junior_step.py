@@ -13,6 +13,7 @@ the student's: ``spread`` evenly over all images, or those of the first images (
 Weights are random unless ``--teacher-checkpoint`` names some, which changes no shape that is computed.
 """
 import argparse
+import copy
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -91,7 +92,7 @@ def asking(step: Callable, share: float, where: str) -> Callable:
 
 def networks(cfg: Config, device: str) -> dict[str, nn.Module]:
     """The plain student; with all terms; with the R-CNN term alone."""
-    every, alone = (Config(dict(model=cfg.model)).model for _ in range(2))
+    every, alone = copy.deepcopy(cfg.model), copy.deepcopy(cfg.model)
     for model in (every, alone):
         model.rcnn_distill.undecided = 0.5
     alone.rpn_distill, alone.hints = None, []
