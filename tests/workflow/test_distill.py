@@ -21,7 +21,7 @@ from kd_det.config import load_config
 from kd_det.errors import CheckpointMismatch, ConfigError, DataError
 from kd_det.mydata.prepare import prepare
 from kd_det.workflow import running
-from kd_det.workflow.methods import METHODS, PREFERRED, why_not
+from kd_det.workflow.methods import METHODS, PREFERRED, chosen, why_not
 from kd_det.workflow.planning import make_plan
 from kd_det.workflow.request import Request
 
@@ -237,6 +237,11 @@ def test_a_pair_of_different_kinds_takes_a_feature_method(pairs, data):
 def test_every_method_builds_for_a_pair_that_it_is_made_for(name, kind):
     assert why_not(name, model_of(kind, 8, 2), model_of(kind, 16, 2)) is None
     assert set(PREFERRED) <= set(METHODS)
+
+
+@pytest.mark.parametrize('kind, method', [('faster', 'pkd'), ('gfl', 'pkd'), ('paa', 'lad')])
+def test_the_default_is_what_the_studies_favour_for_the_head(kind, method):
+    assert chosen(None, model_of(kind, 8, 2), model_of(kind, 16, 2)) == method
 
 
 # -- bad input ----------------------------------------------------------------------------------------------------
