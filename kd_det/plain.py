@@ -119,14 +119,18 @@ def detector_config(config: str | dict, cfg_options: dict | None, key: str) -> C
     Raises:
         ConfigError: no such file, or no detector in it.
     """
-    if isinstance(config, str):
-        config = load_config(config)
+    path = config if isinstance(config, str) else None
+    if path is not None:
+        config = load_config(path)
     config = Config(copy.deepcopy(dict(config))) if not isinstance(config, Config) else copy.deepcopy(config)
     if cfg_options:
         if not isinstance(cfg_options, dict):
             raise ConfigError(f'{key}.cfg_options: found {cfg_options!r}; a dict of dotted keys is expected')
         check_options(f'{key}.cfg_options', config._cfg_dict, cfg_options)
-        config.merge_from_dict(cfg_options)
+        if path is not None:  # anew: what the file leaves to the backbone ('auto') is filled in after a swap of it
+            config = load_config(path, cfg_options)
+        else:
+            config.merge_from_dict(cfg_options)
     # a whole config has its detector under `model`; a detector's own config has a backbone
     model = config.model if 'model' in config and 'backbone' not in config else ConfigDict(config._cfg_dict)
     if cfg_options:  # they may have swapped the backbone
