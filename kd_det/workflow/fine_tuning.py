@@ -11,7 +11,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import DefaultScope
 from torch import nn
 
-from ..errors import ConfigError
+from ..errors import CheckpointMismatch, ConfigError
 from ..files import save_whole
 from ..own_data import class_numbers
 from ..plain import student_model
@@ -46,7 +46,14 @@ def read_teacher(cfg: Config, checkpoint: str) -> Teacher:
     state, meta = read_state_dict(checkpoint)
     teacher = Teacher(checkpoint, state, classes_of(meta))
     own = _built(cfg.model, len(teacher.classes) if teacher.classes else None)
-    load_whole(own, state, f'--teacher checkpoint {checkpoint}')
+    try:
+        load_whole(own, state, f'--teacher checkpoint {checkpoint}')
+    except CheckpointMismatch as error:
+        if any(name in own.state_dict() for name in state):
+            raise
+        raise CheckpointMismatch(f'{error}\nNot one tensor is the detector\'s. If these are weights of a backbone, name '
+                                 'them in the config (backbone.init_cfg, or TimmBackbone\'s checkpoint) and give --teacher '
+                                 'CONFIG alone: it is trained first') from error
     return teacher
 
 

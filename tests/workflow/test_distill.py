@@ -256,6 +256,11 @@ def distil_config(pairs, folder):
     return {'--student': write_config(folder / 'distil.py', model)}
 
 
+def backbone_weights(pairs, folder):
+    torch.save(dict(state_dict={'conv1.weight': torch.zeros(8, 3, 7, 7)}), folder / 'imagenet.pth')
+    return {'--teacher': (pairs['faster'][0], 'imagenet.pth')}
+
+
 def masks(pairs, folder):
     (folder / 'mask.py').write_text("_base_ = 'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'\n")
     return {'--student': 'mask.py'}
@@ -279,6 +284,7 @@ def in_the_way(pairs, folder):
     (lambda pairs, folder: {'--teacher-epochs': '-1'}, ConfigError, '--teacher-epochs -1: at least 0'),
     (lambda pairs, folder: {'--data': 'nowhere'}, DataError, "'nowhere' does not exist"),
     (lambda pairs, folder: {'--student': 'nowhere.py'}, ConfigError, r"'nowhere\.py' does not exist"),
+    (backbone_weights, CheckpointMismatch, r'imagenet\.pth does not fit.*Not one tensor is .*--teacher CONFIG alone'),
     (base_that_is_not_there, ConfigError, r'broken\.py.* cannot be read.*nowhere\.py'),
     (distil_config, ConfigError, r'--student .*distil\.py: it is itself a distil config'),
     (masks, ConfigError, r'mask\.py: it learns masks, and \d+ objects have boxes only.*train\.json'),
