@@ -40,3 +40,17 @@ def test_the_mixture_fit_is_the_same_however_seldom_it_asks(monkeypatch):
     monkeypatch.setattr(gmm, '_ASK_EVERY', {})
     seldom = gmm.fit_two_gaussians(costs, lengths)
     assert all(one.equal(other) for one, other in zip(often, seldom))
+
+
+@pytest.mark.parametrize('name', ['colad/paa-std-mean', 'colad/rtmdet-std-mean'])
+def test_comparing_two_networks_assignments_waits_for_nothing(name, tmp_path, monkeypatch):
+    """In the steps in which it is done, too; PAA's mixtures of all three assignments are one fit."""
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(gmm, '_ASK_EVERY', dict(gmm._ASK_EVERY))
+    found = []
+    for interval in (0, 1):
+        model = host_syncs.build(name, str(tmp_path))
+        model.terms[0].agreement_interval = interval
+        found.append(host_syncs.count(model, batches=1).total())
+        assert bool(model.terms[0].take_agreement().any()) == bool(interval)
+    assert found[0] == found[1]
