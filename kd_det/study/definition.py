@@ -36,7 +36,8 @@ class StudyRow:
         home (str): ``study/row`` under which checkpoints and records lie.
         teacher (tuple[str, int] | None): row and seed of its teacher; None: the study's.
         sources (dict[str, tuple[str, int]]): the same for each trained network in its config's ``model.sources``.
-        base (str | None): the row it is compared with; None: the study's.
+        base (str | None): the row it is compared with; None: the study's, or none for a row that others are compared
+            with.
         network (str): 'second' for the second network of the CoLAD runs in ``home``; it is never trained by itself.
     """
     name: str

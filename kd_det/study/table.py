@@ -110,7 +110,8 @@ def interval(difference: ImageDifference | None) -> str:
 def _compared(study: Study, row, ap: dict) -> list[str]:
     teachers = study.teaching()
     base = study.base_of(row)
-    if row.name in teachers or row.name in {base, study.base, *(r.base for r in study.rows)}:
+    others_bases = {r.base for r in study.rows} if row.base is None else set()
+    if row.name in teachers or row.name in {base, study.base, *others_bases}:
         return ['', '']
     teacher, seed = study.teacher_of(row) or (None, 0)
     best = ap.get(teacher, {}).get(seed) if teacher != base else None  # a row over the teacher itself closes no gap

@@ -440,6 +440,16 @@ def test_a_row_may_have_a_base_of_its_own(place):
     assert '(over teacher)' in line
 
 
+def test_a_row_that_others_are_compared_with_is_compared_itself_where_its_base_is_named(place):
+    study, settings = place()
+    train(study, settings)
+    study.row('teacher').base = 'all'
+    for own, expected in ((None, False), ('base', True)):
+        study.row('all').base = own
+        line = next(text for text in study_table(study, settings.results).splitlines() if text.startswith('| all '))
+        assert ('+4.0' in line) is expected
+
+
 def test_a_base_that_is_no_row_is_refused(place, tmp_path):
     content = dict(name='s', split='a->b', base='one', rows=[
         dict(name='one', config='c.py', seeds=[0]), dict(name='two', config='c.py', seeds=[0], base='three')])
