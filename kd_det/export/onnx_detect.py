@@ -1,5 +1,4 @@
-"""Detections of an exported ONNX file, with NumPy and ONNX Runtime alone. Images: (h, w, 3) uint8, BGR, as cv2 reads.
-"""
+"""Detections of an exported ONNX file by NumPy and ONNX Runtime alone. Images: (h, w, 3) uint8, BGR, as cv2 reads."""
 import json
 
 import numpy as np
