@@ -4,13 +4,9 @@ import copy
 import functools
 import logging
 import os
-import signal
 import socket
 import subprocess
 import sys
-import tempfile
-import time
-import traceback
 from pathlib import Path
 
 os.environ.setdefault('OMP_NUM_THREADS', '1')
@@ -259,18 +255,13 @@ def run_tool(tool: str, *arguments: str) -> None:
 TOOLS = Path(__file__).parents[1] / 'tools'
 
 
-def free_port() -> str:
-    """One on which ranks can meet."""
-    with socket.socket() as probe:
-        probe.bind(('127.0.0.1', 0))
-        return str(probe.getsockname()[1])
-
-
 def script_call(name: str, arguments: tuple, path: str) -> dict:
     """What starts a script with ranks of their own, on a free port."""
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        port = probe.getsockname()[1]
     return dict(args=['bash', str(TOOLS / name), *arguments],
-                env={**os.environ, 'PYTHON': sys.executable, 'PORT': free_port(), 'OMP_NUM_THREADS': '1',
-                     'PYTHONPATH': path})
+                env={**os.environ, 'PYTHON': sys.executable, 'PORT': str(port), 'OMP_NUM_THREADS': '1', 'PYTHONPATH': path})
 
 
 def run_script(name: str, *arguments: str, path: str = '', succeeds: bool = True) -> str:
@@ -278,55 +269,6 @@ def run_script(name: str, *arguments: str, path: str = '', succeeds: bool = True
     done = subprocess.run(**script_call(name, arguments, path), capture_output=True, text=True, timeout=600, check=False)
     assert (done.returncode == 0) == succeeds, done.stdout[-3000:] + done.stderr[-5000:]
     return done.stdout + done.stderr
-
-
-def run_two_ranks(tool: str, *arguments: str, path: str, succeeds: bool = True) -> str:
-    """Two ranks of a command, forked from this process and told by the environment what torchrun tells: no imports are
-    paid for. Returns what they said. Where there is a GPU, which a fork cannot use, torchrun starts them.
-    """
-    if torch.cuda.is_available():
-        return run_script(f'dist_{tool}.sh', arguments[0], '2', *arguments[1:], path=path, succeeds=succeeds)
-    world = dict(WORLD_SIZE='2', LOCAL_WORLD_SIZE='2', MASTER_ADDR='127.0.0.1', MASTER_PORT=free_port())
-    with tempfile.TemporaryFile('w+') as said:
-        running = {_fork_rank(tool, arguments, {**world, 'RANK': rank, 'LOCAL_RANK': rank}, path, said): rank
-                   for rank in ('0', '1')}
-        codes, end = {}, time.monotonic() + 300
-        while running:
-            for child in list(running):
-                ended, status = os.waitpid(child, os.WNOHANG)
-                if ended:
-                    codes[running.pop(child)] = os.waitstatus_to_exitcode(status)
-                    end = min(end, time.monotonic() + 60)  # the other one has nobody to wait for any more
-            if time.monotonic() > end:
-                for child in running:
-                    os.kill(child, signal.SIGKILL)
-            time.sleep(0.05)
-        said.seek(0)
-        output = said.read()
-    assert (set(codes.values()) == {0}) == succeeds, f'{codes}: {output[-5000:]}'
-    return output
-
-
-def _fork_rank(tool: str, arguments: tuple, environment: dict, path: str, said) -> int:
-    if (child := os.fork()) != 0:
-        return child
-    code = 1
-    try:
-        os.environ.update(environment)
-        sys.path.insert(0, path)
-        for stream, number in (('stdout', 1), ('stderr', 2)):
-            os.dup2(said.fileno(), number)
-            setattr(sys, stream, os.fdopen(number, 'w', closefd=False))
-        run_tool(tool, *arguments, '--launcher', 'pytorch')
-        code = 0
-    except SystemExit as stop:
-        code = int(stop.code or 0)
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
 
 
 @pytest.fixture

@@ -1,4 +1,5 @@
-"""Two ranks, by tools/dist_train.sh and dist_test.sh or forked from here; on CPU cores where there is no GPU."""
+"""tools/dist_train.sh and dist_test.sh with two processes, as torchrun starts them; on CPU cores where there is no GPU.
+"""
 import json
 import os
 import pickle
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import RUN_CONFIG, TOOLS, build, faster_rcnn_cfg, run_script, run_tool, run_two_ranks, script_call
+from conftest import RUN_CONFIG, TOOLS, build, faster_rcnn_cfg, run_script, run_tool, script_call
 from dense_detectors import dense_cfg
 from mmengine.config import Config
 from test_distill_run import distilled_cfg
@@ -153,7 +154,7 @@ def test_two_ranks_train_one_colad_pair(tiny_coco, tmp_path):
                       + "\ncustom_imports = dict(imports=['kd_det', 'witness_hook'])\n"
                         "custom_hooks = [dict(type='Witness')]\nlog_level = 'INFO'\n"
                         "randomness = dict(seed=0, diff_rank_seed=True)\n")
-    output = run_two_ranks('train', str(config), '--work-dir', str(tmp_path / 'run'), path=str(tmp_path))
+    output = run_script('dist_train.sh', str(config), '2', '--work-dir', str(tmp_path / 'run'), path=str(tmp_path))
     first, second = (json.loads((tmp_path / 'run' / f'rank{rank}.json').read_text()) for rank in (0, 1))
     assert first['sums'] == second['sums'] and any('peer_network' in name for name in first['sums'])
     own = load(str(tmp_path / 'run' / 'epoch_2_peer.pth'))['state_dict']
