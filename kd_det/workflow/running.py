@@ -8,7 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 
-from ..compare.progress import last_progress, tail
+from ..compare.progress import last_progress, last_said, tail
 from .planning import Plan, duration
 from .stages import DONE, REPLACE, RESUME, Stage, Training
 
@@ -91,7 +91,7 @@ def run(plan: Plan, say: Callable[[str], None] = print) -> bool:
 
 
 def _progress(log: str, since: int, stage: Stage, rest: Sequence[Stage], begin: float) -> str:
-    text = last_progress(log, since) if isinstance(stage, Training) else tail(log, 1, since).strip()[:100] or 'starting'
+    text = last_progress(log, since) if isinstance(stage, Training) else last_said(log, since)[:100]
     if stage.seconds is not None:
         text += f'; all stages: about {duration(seconds_left(stage, text, time.monotonic() - begin, rest))} left'
     return text

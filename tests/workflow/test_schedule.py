@@ -7,7 +7,7 @@ from dense_detectors import dense_cfg
 from mmengine.config import Config
 from mmengine.hub import get_config
 
-from kd_det.compare.progress import last_progress, tail
+from kd_det.compare.progress import last_progress, last_said, tail
 from kd_det.errors import ConfigError
 from kd_det.workflow.anchors import Scale, anchor_scale, input_scale, of_both
 from kd_det.workflow.config_text import config_text, merged, nested
@@ -168,6 +168,19 @@ def test_what_an_earlier_run_left_in_the_log_is_no_progress(tmp_path):
     with open(log, 'a') as file:
         file.write('Epoch(train)   [1][ 20/110]  lr: 1e-3  eta: 0:09:00  time: 1\n')
     assert last_progress(log, before) == 'train [1][20/110] eta 0:09:00'
+
+
+def test_what_other_packages_print_is_no_progress(tmp_path):
+    log = tmp_path / 'compare.log'
+    log.write_text('creating index...\n')
+    before = log.stat().st_size
+    assert last_said(log, before) == 'starting'
+    with open(log, 'a') as file:
+        file.write('evaluating plain ...\nindex created!\n Average Recall (AR) = 0.209\n')
+    assert last_said(log, before) == 'evaluating plain ...'
+    with open(log, 'a') as file:
+        file.write('plain: 80 of 188, 22 s left\nDone.\n')
+    assert last_said(log, before) == 'plain: 80 of 188, 22 s left'
 
 
 def test_a_stage_that_begins_anew_says_why(tmp_path):
