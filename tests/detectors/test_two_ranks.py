@@ -4,18 +4,15 @@ Normalisers that are averaged over ranks are part of a method; the single proces
 the means of what the ranks put in.
 """
 import contextlib
-import datetime
-import multiprocessing
 import sys
-import traceback
 
 import pytest
 import torch
-import torch.distributed as dist
 from conftest import build, make_batch, total
 from methods import METHODS
 from mmdet import utils
 from mmengine.model import MMDistributedDataParallel
+from two_ranks import forked
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason='forks, and a started CUDA cannot be forked')
 ORIGINAL = [utils.reduce_mean]  # in a list, where it is not found and replaced
@@ -50,36 +47,21 @@ def gradients(model, forward, rank, replace):
     return steps
 
 
-def work(cfg, rank, folder):
+def work(rank, folder, cfg):
     """A rank: its gradients after DDP has averaged them, and the averages that its losses divided by."""
-    try:
-        dist.init_process_group('gloo', init_method=f'file://{folder}/store', rank=rank, world_size=2,
-                                timeout=datetime.timedelta(seconds=120))
-        model, heard = build(cfg, 1), []
+    model, heard = build(cfg, 1), []
 
-        def listening(value):
-            mean = ORIGINAL[0](value)
-            heard.append((torch.as_tensor(value).clone(), mean.clone()))
-            return mean.clone()  # heads clamp it in place
-        ddp = MMDistributedDataParallel(model, broadcast_buffers=False, find_unused_parameters=False)
-        found = gradients(model, ddp, rank, listening)
-        torch.save(dict(gradients=found, heard=heard), f'{folder}/rank{rank}.pth')
-    except BaseException:
-        with open(f'{folder}/error{rank}', 'w') as file:
-            file.write(traceback.format_exc())
-        raise
+    def listening(value):
+        mean = ORIGINAL[0](value)
+        heard.append((torch.as_tensor(value).clone(), mean.clone()))
+        return mean.clone()  # heads clamp it in place
+    ddp = MMDistributedDataParallel(model, broadcast_buffers=False, find_unused_parameters=False)
+    found = gradients(model, ddp, rank, listening)
+    torch.save(dict(gradients=found, heard=heard), f'{folder}/rank{rank}.pth')
 
 
 def run(cfg, folder):
-    context = multiprocessing.get_context('fork')
-    ranks = [context.Process(target=work, args=(cfg, rank, str(folder))) for rank in (0, 1)]
-    for process in ranks:
-        process.start()
-    for process in ranks:
-        process.join(150)
-        process.kill()
-    errors = ''.join(path.read_text() for path in folder.glob('error*'))
-    assert not errors and [process.exitcode for process in ranks] == [0, 0], errors
+    forked(work, folder, cfg)
     return [torch.load(folder / f'rank{rank}.pth', weights_only=True) for rank in (0, 1)]
 
 

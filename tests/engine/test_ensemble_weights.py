@@ -1,17 +1,14 @@
 """Teachers that count for a class as much as they are good at it."""
-import datetime
 import json
 import logging
-import multiprocessing
-import traceback
 from types import SimpleNamespace
 
 import pytest
 import torch
-import torch.distributed as dist
 from conftest import build, faster_rcnn_cfg, save_checkpoint
 from mmengine.config import ConfigDict
 from mmengine.registry import DATASETS, DefaultScope
+from two_ranks import forked
 
 from kd_det.engine import ensemble_weights_hook
 from kd_det.engine.ensemble_weights_hook import EnsembleWeightsHook
@@ -166,18 +163,12 @@ def weigh(two, root, folder):
     return dict(weights=model.sources['both']._weights, seen=seen)
 
 
-def rank_of_two(two, root, folder, rank):
-    try:
-        dist.init_process_group('gloo', init_method=f'file://{folder}/store', rank=rank, world_size=2,
-                                timeout=datetime.timedelta(seconds=60))
-        starts = [weigh(two, root, folder / 'run'), weigh(two, root, folder / 'run')]
-        if rank:  # the second rank's disk is another machine's, and does not have the file
-            (folder / 'elsewhere').mkdir()
-        starts.append(weigh(two, root, folder / ('elsewhere' if rank else 'run')))
-        torch.save(starts, folder / f'rank{rank}.pth')
-    except BaseException:
-        (folder / f'error{rank}').write_text(traceback.format_exc())
-        raise
+def rank_of_two(rank, folder, two, root):
+    starts = [weigh(two, root, folder / 'run'), weigh(two, root, folder / 'run')]
+    if rank:  # the second rank's disk is another machine's, and does not have the file
+        (folder / 'elsewhere').mkdir()
+    starts.append(weigh(two, root, folder / ('elsewhere' if rank else 'run')))
+    torch.save(starts, folder / f'rank{rank}.pth')
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='forks, and a started CUDA cannot be forked')
@@ -186,15 +177,7 @@ def test_two_ranks_measure_once_and_have_the_weights_of_one(two, tiny_coco, tmp_
     (tmp_path / 'alone').mkdir(), (tmp_path / 'run').mkdir()
     alone = weigh(two, tiny_coco, tmp_path / 'alone')
     assert alone['seen'] == dict(a=4, b=4)
-    context = multiprocessing.get_context('fork')
-    ranks = [context.Process(target=rank_of_two, args=(two, tiny_coco, tmp_path, rank)) for rank in (0, 1)]
-    for process in ranks:
-        process.start()
-    for process in ranks:
-        process.join(150)
-        process.kill()
-    errors = ''.join(path.read_text() for path in tmp_path.glob('error*'))
-    assert not errors and [process.exitcode for process in ranks] == [0, 0], errors
+    forked(rank_of_two, tmp_path, two, tiny_coco)
     assert 0 < float(alone['weights'][0, 0]) < 1 == float(alone['weights'][1, 0])  # half of the discs, and all
     for starts in (torch.load(tmp_path / f'rank{rank}.pth') for rank in (0, 1)):
         assert [start['seen'] for start in starts] == [dict(a=2, b=2), {}, {}]
