@@ -76,8 +76,8 @@ def _channels(net: nn.Module, device: str) -> list[int]:
         maps = net(torch.zeros(1, 3, SIDE, SIDE, device=device))
     maps = list(maps) if isinstance(maps, (list, tuple)) else [maps]
     if not maps or not all(isinstance(one, torch.Tensor) and one.dim() == 4 for one in maps):
-        raise ConfigError(f'model.neck.in_channels=\'auto\': {type(net).__name__} returns no feature maps (N, C, H, W); '
-                          'give the numbers')
+        raise ConfigError(f'model.neck.in_channels=\'auto\': {type(net).__name__} returns no feature maps (N, C, H, '
+                          'W); give the numbers')
     return [one.shape[1] for one in maps]
 
 
@@ -87,8 +87,8 @@ def _fill_statistics(preprocessor: dict, backbone: dict) -> None:
     if not asked and not timm:
         return
     if asked and not timm and backbone.get('style') == 'caffe':
-        raise ConfigError(f'model.data_preprocessor.{asked[0]}=\'auto\': backbones of style \'caffe\' were trained with '
-                          'several statistics; give the numbers of the weights that are used')
+        raise ConfigError(f'model.data_preprocessor.{asked[0]}=\'auto\': backbones of style \'caffe\' were trained '
+                          'with several statistics; give the numbers of the weights that are used')
     own: dict[str, Any] = TimmBackbone.input_statistics(backbone['model_name']) if timm else IMAGENET
     if not preprocessor.get('bgr_to_rgb', False):
         own = {name: list(reversed(values)) for name, values in own.items()}
@@ -97,9 +97,11 @@ def _fill_statistics(preprocessor: dict, backbone: dict) -> None:
     wrong = [name for name in ('mean', 'std') if name in preprocessor and not _close(preprocessor[name], own[name])]
     if wrong and (backbone.get('pretrained') or backbone.get('checkpoint')):
         print_log(f'model.data_preprocessor.{wrong[0]}: {list(preprocessor[wrong[0]])}, but timm\'s '
-                  f'{backbone["model_name"]} was trained with {own[wrong[0]]}; mean=\'auto\', std=\'auto\' take its own',
+                  f'{backbone["model_name"]} was trained with {own[wrong[0]]}; mean=\'auto\', std=\'auto\' take '
+                  'its own',
                   'current', level=30)
 
 
 def _close(one: Any, other: list[float]) -> bool:
-    return isinstance(one, (list, tuple)) and len(one) == len(other) and all(abs(a - b) < 0.5 for a, b in zip(one, other))
+    return (isinstance(one, (list, tuple)) and len(one) == len(other)
+            and all(abs(a - b) < 0.5 for a, b in zip(one, other)))

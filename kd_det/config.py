@@ -206,5 +206,5 @@ def keep_config(cfg: Config) -> None:
     if cfg.filename and os.path.isfile(target) and os.path.samefile(target, cfg.filename):
         with open(target, encoding='utf-8') as file:
             if re.search(r'^_base_ *=', file.read(), re.MULTILINE):
-                raise ConfigError(f'--work-dir {cfg.work_dir}: {cfg.filename} lies there and would be overwritten by its '
-                                  'resolved form; give another directory')
+                raise ConfigError(f'--work-dir {cfg.work_dir}: {cfg.filename} lies there and would be overwritten by '
+                                  'its resolved form; give another directory')

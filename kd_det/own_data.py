@@ -61,8 +61,8 @@ def expand_data(cfg: Config) -> None:
         return
     data = cfg.pop('data')
     if not isinstance(data, dict) or set(data) - set(KEYS):
-        raise ConfigError(f'data: found {data!r}; a dict is expected, data=dict(root=..., classes=\'auto\'), its keys are '
-                          f'{", ".join(KEYS)}')
+        raise ConfigError(f'data: found {data!r}; a dict is expected, data=dict(root=..., classes=\'auto\'), its keys '
+                          f'are {", ".join(KEYS)}')
     root = osp.join(_text('data.root', data.get('root') or cfg.get('data_root')), '')
     files = {part: _annotations(cfg, data, root, part) for part in ('train', 'val')}
     files['test'] = _annotations(cfg, data, root, 'test') if data.get('test') else files['val']
@@ -105,7 +105,8 @@ def class_numbers(model: dict, number: int) -> dict[str, int]:
             for i, one in enumerate(value):
                 walk(one, f'{path}.{i}' if path else str(i), name)
         elif isinstance(value, dict):
-            counts = 'num_classes' in value or (name in ('bbox_head', 'mask_head') and _takes_classes(value.get('type')))
+            counts = 'num_classes' in value or (name in ('bbox_head', 'mask_head')
+                                                and _takes_classes(value.get('type')))
             if counts and value.get('num_classes') != number:
                 found[f'{path}.num_classes' if path else 'num_classes'] = number
             for key, one in value.items():
@@ -143,8 +144,8 @@ def _place_unlabelled(cfg: Config, data: dict, root: str) -> None:
     loader = cfg.get('unlabelled_dataloader')
     if not isinstance(loader, dict) or not loader.get('dataset'):
         if data.get('unlabelled') is not None:
-            raise ConfigError(f'data.unlabelled: found {data["unlabelled"]!r}, and the config has no unlabelled_dataloader '
-                              'that would read it; leave it out, or add one')
+            raise ConfigError(f'data.unlabelled: found {data["unlabelled"]!r}, and the config has no '
+                              'unlabelled_dataloader that would read it; leave it out, or add one')
         return
     own = _first(cfg, 'unlabelled')
     given = data.get('unlabelled')
@@ -153,8 +154,8 @@ def _place_unlabelled(cfg: Config, data: dict, root: str) -> None:
     place = next((one for one in tried if osp.exists(osp.join(root, one))), None)
     if place is None:
         raise DataError(f'data.unlabelled: {"" if given else "not given, and "}{root!r} holds none of '
-                        f'{", ".join(dict.fromkeys(tried))}; give the folder of the images without labels, or a COCO file '
-                        'that names them, data.unlabelled=...')
+                        f'{", ".join(dict.fromkeys(tried))}; give the folder of the images without labels, or a COCO '
+                        'file that names them, data.unlabelled=...')
     if osp.isdir(osp.join(root, place)):
         where = dict(ann_file='', data_prefix=dict(img=osp.join(place, '')))
     else:
@@ -215,7 +216,8 @@ def _images(cfg: Config, data: dict, root: str, part: str, ann_file: str) -> str
             return folder
     name = images[0].get('file_name') if images else None
     raise DataError(f'data.images: {osp.join(root, ann_file)!r} names {name!r}, which is in none of '
-                    f'{", ".join(repr(osp.join(root, one)) for one in dict.fromkeys(tried))}; say where, data.images=...')
+                    f'{", ".join(repr(osp.join(root, one)) for one in dict.fromkeys(tried))}; say where, '
+                    'data.images=...')
 
 
 @cache
@@ -243,8 +245,8 @@ def _classes(classes: Any, train: str) -> tuple[str, ...]:
         where = f'data.classes=\'auto\': the categories of {train!r}'
     elif isinstance(classes, str):
         if not osp.isfile(classes):
-            raise ConfigError(f'data.classes: found {classes!r}; a list of names, a text file with one a line, or \'auto\' '
-                              'is expected')
+            raise ConfigError(f'data.classes: found {classes!r}; a list of names, a text file with one a line, or '
+                              '\'auto\' is expected')
         with open(classes, encoding='utf-8') as file:
             names = [line.strip() for line in file if line.strip()]
         where = f'data.classes: {classes!r}'

@@ -59,7 +59,8 @@ def settle_classes(cfg: Config) -> None:
     not there yet, or records no class names, nothing is changed. The number goes to ``cfg_options`` of the source.
     """
     model = cfg.get('model') or {}
-    for key, source in {'teacher': model.get('teacher'), **(model.get('sources') or {}), 'peer': model.get('peer')}.items():
+    for key, source in {'teacher': model.get('teacher'), **(model.get('sources') or {}),
+                        'peer': model.get('peer')}.items():
         if not isinstance(source, dict) or not isinstance(source.get('config'), str):
             continue
         checkpoint = source.get('checkpoint')
@@ -176,8 +177,8 @@ def deployed_config(cfg: Config, network: str | None = None) -> Config:
                    filename=cfg.filename and f'{osp.splitext(cfg.filename)[0]}_test.py')
     if network == 'second':
         if cfg.model.get('type') != 'CoLAD':
-            raise ConfigError(f'--network second: model.type is {cfg.model.get("type")!r}, which has one network; a CoLAD '
-                              'config is expected (the second\'s own config needs no --network)')
+            raise ConfigError(f'--network second: model.type is {cfg.model.get("type")!r}, which has one network; a '
+                              'CoLAD config is expected (the second\'s own config needs no --network)')
         plain.model = peer_config(cfg.model.peer)
     else:
         plain.model = student_model(cfg.model)

@@ -15,7 +15,8 @@ def seed_of(*key: int | str) -> int:
 def seed_cpu(seed: int) -> None:
     """Set Python's, NumPy's and PyTorch's CPU random state; CUDA's stay as they are."""
     random.seed(seed)
-    np.random.seed([seed & 0xffffffff, seed >> 32, 1])  # Python fills the same generator in the same way: not its numbers
+    # Python fills the same generator in the same way: not its numbers
+    np.random.seed([seed & 0xffffffff, seed >> 32, 1])
     torch.default_generator.manual_seed(seed)
 
 

@@ -29,8 +29,8 @@ def register() -> None:
         (TASK_UTILS, (criteria.StdMeanCriterion, criteria.FisherCriterion, criteria.MeanCostCriterion,
                       criteria.FixedCriterion, criteria.RandomCriterion, ignoring.IgnoringAssigner)),
         (DATASETS, (datasets.TwoViewDataset, datasets.UnlabelledImages, datasets.ScoredCocoDataset)),
-        (HOOKS, (engine.DistillHook, engine.CoLADHook, engine.PeerValidationHook, engine.InterruptHook, engine.RecordHook,
-                 engine.WholeCheckpointHook, engine.ScoreWeightHook)),
+        (HOOKS, (engine.DistillHook, engine.CoLADHook, engine.PeerValidationHook, engine.InterruptHook,
+                 engine.RecordHook, engine.WholeCheckpointHook, engine.ScoreWeightHook)),
     ]
     for registry, classes in entries:
         for cls in classes:

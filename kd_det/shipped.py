@@ -61,7 +61,8 @@ def config_file(path: str) -> str:
     if path.startswith(MMDET) and _mmdet_configs().is_dir():
         found = _mmdet_configs() / path.removeprefix(MMDET)
         if not found.is_file():
-            names = [each.name for each in found.parent.glob('*.py')] or [each.name for each in _mmdet_configs().iterdir()]
+            names = [each.name for each in found.parent.glob('*.py')] or [
+                each.name for each in _mmdet_configs().iterdir()]
             close = difflib.get_close_matches(found.name if found.parent.is_dir() else found.parent.name, names, n=3)
             raise ConfigError(f'config {path!r}: the installed MMDetection has no such config'
                               + (f'; did you mean {" or ".join(close)}?' if close else ''))

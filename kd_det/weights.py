@@ -35,7 +35,8 @@ def read_state_dict(path: str, network: str | None = None) -> tuple[dict, dict]:
     if network == 'second' and isinstance(checkpoint, dict):
         state = _second_of(checkpoint, path) or state
     if not isinstance(state, dict) or not state or not all(hasattr(v, 'shape') for v in state.values()):
-        raise CheckpointMismatch(f'{path}: no state_dict in it; a checkpoint of MMEngine or a bare state_dict is expected')
+        raise CheckpointMismatch(f'{path}: no state_dict in it; a checkpoint of MMEngine or a bare state_dict is '
+                                 'expected')
     if all(key.startswith('module.') for key in state):  # saved from inside DataParallel
         metadata = getattr(state, '_metadata', None)
         state = type(state)((key[len('module.'):], value) for key, value in state.items())
@@ -80,12 +81,12 @@ def check_values(model: nn.Module, state: dict, what: str) -> None:
     real = {name: value for name, value in state.items() if name in own and own[name].is_floating_point()}
     for name, value in real.items():
         if not value.is_floating_point():
-            raise CheckpointMismatch(f'{what}: {name} holds {str(value.dtype).removeprefix("torch.")}, real numbers are '
-                                     'expected; a quantised or otherwise converted checkpoint does not load')
+            raise CheckpointMismatch(f'{what}: {name} holds {str(value.dtype).removeprefix("torch.")}, real numbers '
+                                     'are expected; a quantised or otherwise converted checkpoint does not load')
     broken = [name for name, value in real.items() if not bool(value.isfinite().all())]
     if broken:
-        raise CheckpointMismatch(f'{what}: {len(broken)} of {len(state)} tensors hold inf or NaN, e.g. {broken[0]}; its '
-                                 'training diverged, or the file was converted wrongly')
+        raise CheckpointMismatch(f'{what}: {len(broken)} of {len(state)} tensors hold inf or NaN, e.g. {broken[0]}; '
+                                 'its training diverged, or the file was converted wrongly')
     kernels = [value for value in real.values() if value.dim() > 1]
     if kernels and not any(bool(value.any()) for value in kernels):
         raise CheckpointMismatch(f'{what}: every weight in it is zero; it was never trained')
@@ -165,8 +166,8 @@ def load_whole(model: nn.Module, state: dict, what: str) -> None:
         model.load_state_dict(before)
         raise CheckpointMismatch(
             f'{what} does not fit the configured network ({type(model).__name__}).'
-            + _listing('keys missing in the checkpoint', missing) + _listing('keys the network does not have', unexpected)
-            + _listing('tensors of another shape', shapes)
+            + _listing('keys missing in the checkpoint', missing)
+            + _listing('keys the network does not have', unexpected) + _listing('tensors of another shape', shapes)
             + ('' if missing or unexpected or shapes else f'\n  {error}')
             + '\nGive the config that the checkpoint was trained with, or another checkpoint.') from None
 
@@ -182,7 +183,7 @@ def load_deployed(model: nn.Module, path: str, network: str | None = None) -> di
     """
     state, meta = read_state_dict(path, network)
     if network == 'first' and meta.get('kd_det_network') == 'second':
-        raise CheckpointMismatch(f'checkpoint {path} is the second network\'s own; evaluate it with --network second, or '
-                                 'give the file without _peer in its name')
+        raise CheckpointMismatch(f'checkpoint {path} is the second network\'s own; evaluate it with --network second, '
+                                 'or give the file without _peer in its name')
     load_whole(getattr(model, 'module', model), state, f'checkpoint {path}')
     return meta

@@ -62,7 +62,8 @@ def ssd(width: int) -> ConfigDict:
     cfg.data_preprocessor.pad_size_divisor = 32
     cfg.backbone.update(widen_factor=0.25 if width == 8 else 0.5, norm_cfg=dict(type='BN'), init_cfg=None)
     channels = (24, 1280) if width == 8 else (48, 1280)
-    cfg.neck.update(in_channels=channels, out_channels=(*channels, 32, 16, 16, 8), norm_cfg=dict(type='BN'), init_cfg=None)
+    cfg.neck.update(in_channels=channels, out_channels=(*channels, 32, 16, 16, 8), norm_cfg=dict(type='BN'),
+                    init_cfg=None)
     cfg.bbox_head.update(in_channels=(*channels, 32, 16, 16, 8), num_classes=2, norm_cfg=dict(type='BN'))
     return cfg
 

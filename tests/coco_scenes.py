@@ -41,5 +41,6 @@ def random_scene(images=12, seed=0, classes=('cat', 'dog', 'eel')):
         for found in detections:
             for _ in range(rng.integers(0, 4)):
                 found.append(dict(image_id=10 * i, category_id=int(rng.integers(1, len(classes) + 1)),
-                                  bbox=[*rng.uniform(0, 200, 2), *rng.uniform(5, 90, 2)], score=float(rng.random() * 0.6)))
+                                  bbox=[*rng.uniform(0, 200, 2), *rng.uniform(5, 90, 2)],
+                                  score=float(rng.random() * 0.6)))
     return coco([10 * i for i in range(images)], classes, notes), *detections

@@ -261,12 +261,14 @@ def script_call(name: str, arguments: tuple, path: str) -> dict:
         probe.bind(('127.0.0.1', 0))
         port = probe.getsockname()[1]
     return dict(args=['bash', str(TOOLS / name), *arguments],
-                env={**os.environ, 'PYTHON': sys.executable, 'PORT': str(port), 'OMP_NUM_THREADS': '1', 'PYTHONPATH': path})
+                env={**os.environ, 'PYTHON': sys.executable, 'PORT': str(port), 'OMP_NUM_THREADS': '1',
+                     'PYTHONPATH': path})
 
 
 def run_script(name: str, *arguments: str, path: str = '', succeeds: bool = True) -> str:
     """Run a shell script of ``tools/`` that starts processes; returns what they said."""
-    done = subprocess.run(**script_call(name, arguments, path), capture_output=True, text=True, timeout=600, check=False)
+    done = subprocess.run(**script_call(name, arguments, path), capture_output=True, text=True, timeout=600,
+                          check=False)
     assert (done.returncode == 0) == succeeds, done.stdout[-3000:] + done.stderr[-5000:]
     return done.stdout + done.stderr
 
@@ -291,6 +293,7 @@ def made_once(tmp_path_factory):
     def of(name, make):
         if name not in made:
             cfg = make(16)
-            made[name] = cfg, save_checkpoint(build(copy.deepcopy(cfg), 7), tmp_path_factory.mktemp('t') / f'{name}.pth')
+            made[name] = cfg, save_checkpoint(build(copy.deepcopy(cfg), 7),
+                                              tmp_path_factory.mktemp('t') / f'{name}.pth')
         return made[name]
     return of

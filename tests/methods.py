@@ -57,8 +57,8 @@ def _two_teachers(teachers: Teachers) -> ConfigDict:
 
 METHODS: dict[str, Callable[[Teachers], ConfigDict]] = {
     'faster_rcnn': lambda teachers: _taught(
-        'faster_rcnn', 'FasterRCNNDistiller', teacher=teachers.of('faster_rcnn'), rpn_distill=dict(), rcnn_distill=dict(),
-        hints=[dict(layer='neck')]),
+        'faster_rcnn', 'FasterRCNNDistiller', teacher=teachers.of('faster_rcnn'), rpn_distill=dict(),
+        rcnn_distill=dict(), hints=[dict(layer='neck')]),
     'two teachers': _two_teachers,
     'class-balanced': lambda teachers: _taught(
         'faster_rcnn', 'Distiller', teacher=teachers.of('faster_rcnn'), terms=[dict(type='ClassBalancedDistillation')]),
@@ -78,6 +78,7 @@ METHODS: dict[str, Callable[[Teachers], ConfigDict]] = {
     'pseudo-label': lambda teachers: _taught('gfl', 'Distiller', teacher=teachers.of('faster_rcnn'), terms=[
         dict(type='PseudoLabel', score_thr=0.05)]),
     'colad': lambda teachers: _taught('paa', 'CoLAD', peer=dict(config=dense_cfg('paa', width=16).to_dict())),
-    'colad, rtmdet': lambda teachers: _taught('rtmdet', 'CoLAD', peer=dict(config=dense_cfg('rtmdet', width=16).to_dict())),
+    'colad, rtmdet': lambda teachers: _taught('rtmdet', 'CoLAD',
+                                              peer=dict(config=dense_cfg('rtmdet', width=16).to_dict())),
 }
 """Name -> a function from teachers to the config of a student that the method teaches."""

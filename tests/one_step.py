@@ -109,7 +109,8 @@ def reduced(cfg: Config, folder) -> Config:
         loader.pop('prefetch_factor', None)
         if 'batch_size' in loader.get('sampler', {}):  # fixed shares of several data sets in a batch
             loader.sampler.update(batch_size=2, source_ratio=[1] * len(loader.sampler.source_ratio))
-    if 'rpn' in (cfg.model.get('test_cfg') or {}):  # networks that have learned nothing give every class of every proposal
+    # networks that have learned nothing give every class of every proposal
+    if 'rpn' in (cfg.model.get('test_cfg') or {}):
         cfg.model.test_cfg.rpn.max_per_img = 20
     return cfg
 
@@ -151,7 +152,8 @@ def step_and_predict(cfg: Config, folder) -> dict[str, float]:
         for part in ('rpn_head', 'bbox_head'):  # biases and scales as in training; backbones would be downloaded
             if hasattr(model, part):
                 getattr(model, part).init_weights()
-        for module in model.modules():  # what was never trained has seen no batch; prediction uses this one's statistics
+        # what was never trained has seen no batch; prediction uses this one's statistics
+        for module in model.modules():
             if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
                 module.momentum = 1.0
         batch, images = (next(iter(Runner.build_dataloader(copy.deepcopy(cfg[key]), seed=0)))

@@ -142,7 +142,8 @@ def pretended():
 
 def moved(value):
     """A tensor, or nested tensors, on the GPU."""
-    return tree_map(lambda one: OnGPU(one) if isinstance(one, torch.Tensor) and not isinstance(one, OnGPU) else one, value)
+    return tree_map(lambda one: OnGPU(one) if isinstance(one, torch.Tensor) and not isinstance(one, OnGPU) else one,
+                    value)
 
 
 def move_module(module):

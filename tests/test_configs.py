@@ -57,14 +57,15 @@ def test_a_loss_on_features_needs_nine_lines_in_a_config():
     for paths in folders.values():
         assert paths and all(len(path.read_text().splitlines()) <= 9 for path in paths)
     names = ' '.join(path.stem for path in folders['pkd'])
-    assert all(pair in names for pair in ('faster-rcnn_r50_fpn_1x_coco_pkd-r101', 'retinanet_r50_fpn_1x_coco_pkd-fcos-x101',
-                                          'bccd-320x240_pkd-r18'))
+    assert all(pair in names for pair in ('faster-rcnn_r50_fpn_1x_coco_pkd-r101',
+                                          'retinanet_r50_fpn_1x_coco_pkd-fcos-x101', 'bccd-320x240_pkd-r18'))
 
 
 def test_teachers_of_the_model_zoo_are_those_of_their_config():
     """MMDetection's own list says which weights belong to which config."""
     import mmdet
-    text = ''.join(path.read_text() for path in (Path(mmdet.__file__).parent / '.mim' / 'configs').glob('*/metafile.yml'))
+    text = ''.join(path.read_text()
+                   for path in (Path(mmdet.__file__).parent / '.mim' / 'configs').glob('*/metafile.yml'))
     weights = {}
     for model in text.split('- Name: ')[1:]:
         found = {key: re.search(rf'^ *{key}: (\S+)', model, re.M) for key in ('Config', 'Weights')}

@@ -13,7 +13,8 @@ from kd_det.adapters import ConvAdapter, IdentityAdapter, LinearAdapter
 from kd_det.assignment import criteria
 from kd_det.assignment.gmm import fit_two_gaussians
 
-pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason='a real GPU is there: the tests that need one run on it')
+pytestmark = pytest.mark.skipif(torch.cuda.is_available(),
+                                reason='a real GPU is there: the tests that need one run on it')
 ADAPTERS = [ConvAdapter(CHANNELS, 3), ConvAdapter(CHANNELS, 3, num_layers=2, norm='GN', resize='interpolate'),
             ConvAdapter(CHANNELS, 3, num_layers=2, norm='BN'), IdentityAdapter(CHANNELS, CHANNELS)]
 

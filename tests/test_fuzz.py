@@ -66,7 +66,8 @@ def test_losses(name, kind, dtype, rows, seed, weighted):
 
 @pytest.mark.parametrize('name', LOSSES)
 @QUICK
-@given(shape=st.lists(st.integers(0, 5), min_size=0, max_size=5), other=st.lists(st.integers(0, 5), min_size=0, max_size=5))
+@given(shape=st.lists(st.integers(0, 5), min_size=0, max_size=5),
+       other=st.lists(st.integers(0, 5), min_size=0, max_size=5))
 def test_losses_of_any_shape(name, shape, other):
     """A shape that does not fit is an error in words, not one of the formula's."""
     loss = MODULES[name]
@@ -122,7 +123,8 @@ def test_the_mixture_fit(problems, width, kind, dtype, seed):
 def test_the_mixture_fit_refuses_in_words(costs, lengths):
     table, counts = torch.tensor(costs), torch.tensor(lengths)
     inside = torch.arange(3) < counts[:, None] if len(costs) == len(lengths) else None
-    sound = inside is not None and bool(((counts >= 0) & (counts <= 3)).all()) and bool((table.isfinite() | ~inside).all())
+    sound = (inside is not None and bool(((counts >= 0) & (counts <= 3)).all())
+             and bool((table.isfinite() | ~inside).all()))
     try:
         fit_two_gaussians(table, counts)
     except ValueError as error:

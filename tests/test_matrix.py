@@ -36,7 +36,8 @@ def test_config_steps_and_predicts(name, tmp_path, monkeypatch):
 
 def test_the_table_of_pairs_is_up_to_date():
     """configs/README.md lists what ships; run python tools/config_matrix.py after adding a config."""
-    done = subprocess.run([sys.executable, 'tools/config_matrix.py', '--check'], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, 'tools/config_matrix.py', '--check'], cwd=ROOT, capture_output=True,
+                          text=True)
     assert done.returncode == 0, done.stderr
 
 

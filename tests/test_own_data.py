@@ -44,7 +44,8 @@ def write(tmp_path, base: str, **data) -> str:
     ('cascade_rcnn/cascade-mask-rcnn_r50_fpn_1x_coco',
      [*(f'roi_head.bbox_head.{i}' for i in range(3)), 'roi_head.mask_head']),
     ('seesaw_loss/mask-rcnn_r50_fpn_seesaw-loss_random-ms-2x_lvis-v1',
-     ['roi_head.bbox_head', 'roi_head.bbox_head.cls_predictor_cfg', 'roi_head.bbox_head.loss_cls', 'roi_head.mask_head']),
+     ['roi_head.bbox_head', 'roi_head.bbox_head.cls_predictor_cfg', 'roi_head.bbox_head.loss_cls',
+      'roi_head.mask_head']),
     ('ssd/ssd300_coco', ['bbox_head']),
     ('yolox/yolox_s_8xb8-300e_coco', ['bbox_head'])])
 def test_heads_of_every_kind(name, heads):
@@ -150,29 +151,33 @@ def test_the_key_sets_images_without_labels(place, tmp_path, dataset, there, ask
             shutil.copy(place / 'photos' / name, place / there)
     else:
         (place / there).parent.mkdir(exist_ok=True)
-        (place / there).write_text(json.dumps(dict(images=[dict(id=i, file_name=name) for i, name in enumerate(names)])))
+        (place / there).write_text(json.dumps(dict(images=[dict(id=i, file_name=name)
+                                                           for i, name in enumerate(names)])))
     asked = {} if asked is None else dict(unlabelled=asked)
     found = load_config(with_stream(tmp_path, dataset, root=str(place), **asked)).unlabelled_dataloader
-    assert found.batch_size == 2 and found.dataset.type == ('RepeatDataset' if 'times' in dataset else 'UnlabelledImages')
+    assert found.batch_size == 2 and found.dataset.type == ('RepeatDataset' if 'times' in dataset
+                                                            else 'UnlabelledImages')
     inner = found.dataset.get('dataset', found.dataset)
     assert (inner.data_root, inner.ann_file, inner.data_prefix.img) == (f'{place}/', ann_file, folder)
     assert inner.pipeline == PIPELINE and 'filter_cfg' not in inner
     with DefaultScope.overwrite_default_scope('mmdet'):
         read = DATASETS.build(inner)
-    assert [read.get_data_info(i)['img_path'] for i in range(len(read))] == [f'{place}/{folder}{name}' for name in names]
+    paths = [read.get_data_info(i)['img_path'] for i in range(len(read))]
+    assert paths == [f'{place}/{folder}{name}' for name in names]
 
 
 def test_images_without_labels_that_are_not_there(place, tmp_path):
     """The labelled images are not taken for them: those for evaluation are among them."""
-    with pytest.raises(DataError, match=r'data\.unlabelled: not given, and .*/mine/. holds none of annotations/rest\.json, '
-                                        r'unlabelled\.json.*data\.unlabelled=\.\.\.'):
+    with pytest.raises(DataError, match=r'data\.unlabelled: not given, and .*/mine/. holds none of '
+                                        r'annotations/rest\.json, unlabelled\.json.*data\.unlabelled=\.\.\.'):
         load_config(with_stream(tmp_path, LISTED, root=str(place)))
     with pytest.raises(DataError, match=r'data\.unlabelled: .*holds none of nowhere;'):
         load_config(with_stream(tmp_path, LISTED, root=str(place), unlabelled='nowhere'))
     (place / 'empty').mkdir()
     plain = write(tmp_path, 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py', root=str(place), images='photos',
                   unlabelled='empty')
-    with pytest.raises(ConfigError, match=r"data\.unlabelled: found 'empty', and the config has no unlabelled_dataloader"):
+    with pytest.raises(ConfigError,
+                       match=r"data\.unlabelled: found 'empty', and the config has no unlabelled_dataloader"):
         load_config(plain)
 
 

@@ -30,10 +30,11 @@ def align_scale(student: Tensor, teacher: Tensor) -> Tensor:
     Source: Wang et al., "CrossKD: Cross-Head Knowledge Distillation for Object Detection", CVPR 2024.
     """
     if student.dim() != 4 or teacher.dim() != 4 or student.shape[1] != teacher.shape[1]:
-        raise ValueError(f'two maps (N, C, H, W) of equally many channels are expected, found {tuple(student.shape)} and '
-                         f'{tuple(teacher.shape)}')
+        raise ValueError(f'two maps (N, C, H, W) of equally many channels are expected, found {tuple(student.shape)} '
+                         f'and {tuple(teacher.shape)}')
     x = at_least_float32(student)
-    variance, mean = torch.var_mean(x, (0, 2, 3), correction=0, keepdim=True)                               # (1, C, 1, 1)
-    wanted, centre = torch.var_mean(at_least_float32(teacher.detach()).to(x.dtype), (0, 2, 3), correction=0, keepdim=True)
-    slope = ((wanted + EPSILON) / (variance + EPSILON)).sqrt()                                              # (1, C, 1, 1)
+    variance, mean = torch.var_mean(x, (0, 2, 3), correction=0, keepdim=True)                             # (1, C, 1, 1)
+    wanted, centre = torch.var_mean(at_least_float32(teacher.detach()).to(x.dtype), (0, 2, 3), correction=0,
+                                    keepdim=True)
+    slope = ((wanted + EPSILON) / (variance + EPSILON)).sqrt()                                            # (1, C, 1, 1)
     return torch.addcmul(centre - slope * mean, x, slope).to(student.dtype)

@@ -44,7 +44,8 @@ class GlobalContext(nn.Module):
     def forward(self, feature: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C, H, W)."""
         if feature.dim() != 4 or feature.shape[1] != self.channels:
-            raise ValueError(f'the global context was built for (N, {self.channels}, H, W), found {tuple(feature.shape)}')
+            raise ValueError(f'the global context was built for (N, {self.channels}, H, W), found '
+                             f'{tuple(feature.shape)}')
         flat = feature.flatten(2)                                                      # (N, C, M)
         weight = (self.attention.weight @ flat + self.attention.bias).softmax(2)       # (N, 1, M)
         context = (flat @ weight.transpose(1, 2)).squeeze(2)                           # (N, C)

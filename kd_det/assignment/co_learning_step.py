@@ -72,9 +72,9 @@ class CoLearningStep:
             for name, tensor in one.evidence.items():
                 theirs = other.evidence[name]
                 if tensor.shape != theirs.shape:
-                    raise AssignmentMismatch(f'image {image + 1} of the batch: {name}: {tuple(tensor.shape)} in the first '
-                                             f'network, {tuple(theirs.shape)} in the second; both need the same prior '
-                                             'generator and train_cfg')
+                    raise AssignmentMismatch(f'image {image + 1} of the batch: {name}: {tuple(tensor.shape)} in the '
+                                             f'first network, {tuple(theirs.shape)} in the second; both need the same '
+                                             'prior generator and train_cfg')
         results, shares = self._results(first, second, compare)
         decisions = [Decision(call.source, call.evidence, result) for call, result in zip(first, results)]
         return Assignments('CoLAD', decisions), shares

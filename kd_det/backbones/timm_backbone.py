@@ -51,8 +51,8 @@ class TimmBackbone(BaseModule):
         if pretrained and checkpoint is not None:
             raise ConfigError('TimmBackbone: pretrained=True and checkpoint contradict each other; give one of them')
         if any('Pretrained' in str(one.get('type')) for one in _as_list(init_cfg)):
-            raise ConfigError('TimmBackbone.init_cfg: MMEngine\'s Pretrained loads what fits and leaves the rest random; '
-                              'use checkpoint=FILE or pretrained=True, and init_cfg=None')
+            raise ConfigError('TimmBackbone.init_cfg: MMEngine\'s Pretrained loads what fits and leaves the rest '
+                              'random; use checkpoint=FILE or pretrained=True, and init_cfg=None')
         self.model_name, self.pretrained, self.checkpoint = model_name, pretrained, checkpoint
         self.frozen_stages, self.norm_eval = frozen_stages, norm_eval
         given = {'in_chans': in_channels, **(model_args or {})}
@@ -109,8 +109,8 @@ class TimmBackbone(BaseModule):
         except (RuntimeError, AssertionError, ValueError) as error:
             print_log(f'TimmBackbone {self.model_name} takes images of {size[2]}x{size[1]} pixels, not of '
                       f'{other[2]}x{other[1]} ({error}). Resize all images to a size that it takes (keep_ratio=False), '
-                      'say that size in model_args=dict(img_size=(height, width)) where it has such an argument, or take '
-                      'another model', 'current', level=30)
+                      'say that size in model_args=dict(img_size=(height, width)) where it has such an argument, or '
+                      'take another model', 'current', level=30)
 
     def init_weights(self) -> None:
         """Read the weights; called by the runner before training, never for inference."""
@@ -125,7 +125,8 @@ class TimmBackbone(BaseModule):
                           f'frozen_stages={self.frozen_stages}: what is frozen stays random unless load_from or resume '
                           'brings weights. From scratch: norm_eval=False, frozen_stages=-1', 'current', level=30)
             return
-        load_weights(self.timm_model, state, self.model_name, f'TimmBackbone {self.model_name}: {source}', self._arguments)
+        load_weights(self.timm_model, state, self.model_name, f'TimmBackbone {self.model_name}: {source}',
+                     self._arguments)
         print_log(f'TimmBackbone {self.model_name}: {source} loaded whole', 'current')
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:

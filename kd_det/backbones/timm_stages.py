@@ -5,7 +5,8 @@ from ..errors import ConfigError
 from .timm_model import dependencies, extractor, feature_indices
 
 
-def frozen_parameters(model_name: str, frozen_stages: int, size: tuple[int, int, int], arguments: dict) -> frozenset[str]:
+def frozen_parameters(model_name: str, frozen_stages: int, size: tuple[int, int, int],
+                      arguments: dict) -> frozenset[str]:
     """The parameters that ``frozen_stages`` means, by their names in an extractor of all maps.
 
     MMDetection's count: -1 none, 0 the stem, n the stem and the first n stages. Stage n ends in the n-th map that a
@@ -25,8 +26,8 @@ def frozen_parameters(model_name: str, frozen_stages: int, size: tuple[int, int,
     reductions = [entry['reduction'] for entry in info]
     stages = feature_indices(reductions) if len(set(reductions)) > 1 else tuple(range(len(info)))
     if frozen_stages > len(stages):
-        raise ConfigError(f'TimmBackbone.frozen_stages={frozen_stages}: {model_name} has {len(stages)} stages, of strides '
-                          f'{[reductions[i] for i in stages]}; -1 freezes none, 0 the stem')
+        raise ConfigError(f'TimmBackbone.frozen_stages={frozen_stages}: {model_name} has {len(stages)} stages, of '
+                          f'strides {[reductions[i] for i in stages]}; -1 freezes none, 0 the stem')
     reached = dependencies(net, size)
     if frozen_stages:
         return reached[stages[frozen_stages - 1]]

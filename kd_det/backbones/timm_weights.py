@@ -25,8 +25,8 @@ def read_weights(path: str) -> dict[str, Tensor]:
                 raise CheckpointMismatch(f'TimmBackbone.checkpoint: {path!r} cannot be read: {error}') from error
         return read_state_dict(path)[0]
     except FileNotFoundError as error:
-        raise CheckpointMismatch(f'TimmBackbone.checkpoint: {path!r} does not exist; give a file that timm\'s model was '
-                                 'saved to (.safetensors, .pth), or pretrained=True to download') from error
+        raise CheckpointMismatch(f'TimmBackbone.checkpoint: {path!r} does not exist; give a file that timm\'s model '
+                                 'was saved to (.safetensors, .pth), or pretrained=True to download') from error
 
 
 def load_weights(net: nn.Module, state: dict[str, Tensor], model_name: str, what: str, arguments: dict) -> None:

@@ -68,12 +68,12 @@ def links_of(cfg: Config, teachers: Sequence[tuple[str, str]] = (), count: int |
                           'terms all teachers of the chain share')
     number = len(teachers) or count
     if number < 2:
-        raise ConfigError('--chain: one teacher is no chain; give two or more, or --teacher CONFIG CHECKPOINT' if teachers
-                          else f'--links: found {count}; 2 or more are expected')
+        raise ConfigError('--chain: one teacher is no chain; give two or more, or --teacher CONFIG CHECKPOINT'
+                          if teachers else f'--links: found {count}; 2 or more are expected')
     for config, checkpoint in teachers:
         if '://' not in checkpoint and not osp.isfile(checkpoint):
-            raise ConfigError(f'--chain {config} {checkpoint}: there is no file {checkpoint!r}; give the file or URL of a '
-                              'trained teacher')
+            raise ConfigError(f'--chain {config} {checkpoint}: there is no file {checkpoint!r}; give the file or URL '
+                              'of a trained teacher')
     return [_link(cfg, i, number, teachers[i - 1] if teachers else None) for i in range(1, number + 1)]
 
 

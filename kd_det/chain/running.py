@@ -59,8 +59,8 @@ def _trained(link: Link, of: int, anyway: bool) -> str:
         barrier()
         found = latest_whole(link.work_dir)
         if found is None:
-            raise ConfigError(f'default_hooks.checkpoint: link {link.number} left no checkpoint in {link.work_dir} for the '
-                              'next to start from; save the last epoch with its optimizer')
+            raise ConfigError(f'default_hooks.checkpoint: link {link.number} left no checkpoint in {link.work_dir} for '
+                              'the next to start from; save the last epoch with its optimizer')
     return found
 
 
@@ -71,9 +71,9 @@ def _is_finished(link: Link, path: str, anyway: bool) -> bool:
         return False
     differing = differences(meta.get('cfg') or '', link.cfg.pretty_text)
     if differing and not anyway:
-        raise ConfigError(f'{link.work_dir}: link {link.number} was trained with another config, or from other weights:\n  '
-                          + '\n  '.join(differing[:8]) + '\nGive another --work-dir, remove that folder, or take it as it '
-                          'is with --resume-anyway')
+        raise ConfigError(f'{link.work_dir}: link {link.number} was trained with another config, or from other '
+                          'weights:\n  ' + '\n  '.join(differing[:8])
+                          + '\nGive another --work-dir, remove that folder, or take it as it is with --resume-anyway')
     return True
 
 

@@ -23,8 +23,8 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     """Where the data set is, and which classes it has."""
     parser.add_argument('--data-root', help='the data set is here instead of the data_root in the config')
     parser.add_argument('--classes', nargs='+', metavar='NAME',
-                        help='another data set in COCO format: auto (the annotation file\'s categories), a text file, or '
-                             'the names in order; sets loaders, evaluators and every head')
+                        help='another data set in COCO format: auto (the annotation file\'s categories), a text file, '
+                             'or the names in order; sets loaders, evaluators and every head')
 
 
 def classes_of(args: argparse.Namespace) -> list[str] | str | None:

@@ -36,21 +36,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help='without a checkpoint it is trained first, from the weights that its config begins with')
     parser.add_argument('--student', required=True, metavar='CONFIG', help='of the plain student')
     parser.add_argument('--out', metavar='OUT', help='folder for everything (default distill_<name of DIR>)')
-    parser.add_argument('--method', metavar='NAME', help=f'{", ".join(METHODS)} (default: the first that suits the pair)')
-    parser.add_argument('--epochs', type=int, metavar='N', help='of the students (default: by the size of the data set)')
+    parser.add_argument('--method', metavar='NAME',
+                        help=f'{", ".join(METHODS)} (default: the first that suits the pair)')
+    parser.add_argument('--epochs', type=int, metavar='N',
+                        help='of the students (default: by the size of the data set)')
     parser.add_argument('--teacher-epochs', type=int, metavar='N',
-                        help='of the fine-tuning of the teacher (default: by the size of the data set where its classes '
-                             'differ, else none)')
+                        help='of the fine-tuning of the teacher (default: by the size of the data set where its '
+                             'classes differ, else none)')
     parser.add_argument('--batch-size', type=int, metavar='N', help='images a step (default: the student\'s config\'s)')
     parser.add_argument('--student-size', type=size, metavar='WxH',
                         help='of the student\'s images (default: its config\'s), for pipelines that resize to one size')
     parser.add_argument('--teacher-scale', type=int, default=1, metavar='N',
-                        help='the teacher sees each image at N times the student\'s size, from its own pixels (default 1)')
+                        help='the teacher sees each image at N times the student\'s size, from its own pixels '
+                             '(default 1)')
     parser.add_argument('--seed', type=int, default=0, help='of every training (default 0)')
     parser.add_argument('--amp', action='store_true', help='automatic mixed precision')
     parser.add_argument('--onnx', action='store_true', help='export an ONNX file too, verified with ONNX Runtime')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help='changes of the student')
-    parser.add_argument('--dry-run', action='store_true', help='print stages, configs and estimated time; write nothing')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
+                        help='changes of the student')
+    parser.add_argument('--dry-run', action='store_true',
+                        help='print stages, configs and estimated time; write nothing')
     parser.add_argument('--no-estimate', action='store_true', help='measure no steps, and say no times')
     parser.add_argument('--overwrite', action='store_true', help='replace what is there and differs')
     add_folder(parser)
@@ -64,9 +69,9 @@ def run(args: argparse.Namespace) -> int:
     if len(args.teacher) > 2:
         raise ConfigError(f'--teacher: found {" ".join(args.teacher)}; CONFIG CHECKPOINT is expected, or CONFIG alone')
     config, checkpoint = [*args.teacher, None][:2]
-    request = Request(config, checkpoint, args.student, out, args.method, args.epochs, args.teacher_epochs, args.batch_size,
-                      args.seed, args.amp, args.cfg_options or {}, args.onnx, args.overwrite, args.student_size,
-                      args.teacher_scale)
+    request = Request(config, checkpoint, args.student, out, args.method, args.epochs, args.teacher_epochs,
+                      args.batch_size, args.seed, args.amp, args.cfg_options or {}, args.onnx, args.overwrite,
+                      args.student_size, args.teacher_scale)
     if args.onnx:
         check_packages()
     plan = make_plan(request, prepared_of(args, args.data))

@@ -19,7 +19,8 @@ def add_folder(parser: argparse.ArgumentParser) -> None:
                         help='YOLO: the names of its numbers; others: the classes to keep, in this order')
     for part in ('train', 'val', 'test'):
         parser.add_argument(f'--{part}', metavar='PLACE',
-                            help=f'annotation file (COCO), image set (VOC) or folder for {part} (default: told by names)')
+                            help=f'annotation file (COCO), image set (VOC) or folder for {part} '
+                                 '(default: told by names)')
     parser.add_argument('--val-share', type=float, default=0.2, metavar='SHARE',
                         help='of the images for validation, where there is no such part (default 0.2)')
     parser.add_argument('--split-seed', type=int, default=0, help='another draw of that part (default 0)')

@@ -27,9 +27,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--val-images', help='its folder of images (default: --images)')
     parser.add_argument('--beta', type=float, default=0.5, help='below 1 prefers precision (default: 0.5)')
     parser.add_argument('--threshold', type=float, help='one score for all classes, without --val')
-    parser.add_argument('--ignore-from', type=float, help='score from which a box that is no object is ignored (default: '
-                        'by recall on --val; with --threshold half of it)')
-    parser.add_argument('--classes', nargs='+', help='class names and their order (default: those of the first teacher)')
+    parser.add_argument('--ignore-from', type=float, help='score from which a box that is no object is ignored '
+                        '(default: by recall on --val; with --threshold half of it)')
+    parser.add_argument('--classes', nargs='+',
+                        help='class names and their order (default: those of the first teacher)')
     parser.add_argument('--iou', type=float, default=0.55, help='of the fusion (default: 0.55)')
     parser.add_argument('--device', default='cpu', help='cpu, cuda, cuda:1 ... (default: cpu)')
     parser.add_argument('--sample', help='write a picture of nine labelled images there')
@@ -63,14 +64,16 @@ def run(args: argparse.Namespace) -> int:
 
 def _check(args: argparse.Namespace) -> None:
     if (args.val is None) == (args.threshold is None):
-        raise ConfigError('pseudo-label: thresholds come from --val FILE, or are one number, --threshold; give one of them')
+        raise ConfigError('pseudo-label: thresholds come from --val FILE, or are one number, --threshold; give one of '
+                          'them')
     for name, value in (('--threshold', args.threshold), ('--ignore-from', args.ignore_from)):
         if value is not None and not 0 <= value <= 1:
             raise ConfigError(f'{name}: found {value}; a score in [0, 1] is expected')
     if args.beta <= 0:
         raise ConfigError(f'--beta: found {args.beta}; a number above 0 is expected')
     if args.weights is not None and (len(args.weights) != len(args.teacher) or min(args.weights) <= 0):
-        raise ConfigError(f'--weights: found {args.weights}; one number above 0 for each of {len(args.teacher)} teachers')
+        raise ConfigError(f'--weights: found {args.weights}; one number above 0 for each of {len(args.teacher)} '
+                          'teachers')
 
 
 def _progress(done: int, images: int, boxes: int) -> None:

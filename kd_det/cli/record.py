@@ -22,8 +22,8 @@ EXAMPLES = """
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
     add_changes(parser)
-    parser.add_argument('--out', metavar='DIR', help='folder of the record (default: teacher.record of the config); what '
-                        'is there is kept and completed')
+    parser.add_argument('--out', metavar='DIR', help='folder of the record (default: teacher.record of the config); '
+                        'what is there is kept and completed')
     parser.add_argument('--epochs', type=int, metavar='N', help='record the batches of the first N epochs of this '
                         'config\'s run and seed, instead of every image in every way of mirroring')
     parser.add_argument('--max-disk', metavar='SIZE', help='refuse to begin where more is needed, e.g. 500MB, 2TB '

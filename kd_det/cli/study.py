@@ -37,7 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--data-root', help='the data set is here instead of the data_root in the configs')
     parser.add_argument('--work-dir', default='work_dirs/studies', help='logs and checkpoints (default %(default)s)')
     parser.add_argument('--results', default='work_dirs/results', help='records (default %(default)s)')
-    parser.add_argument('--readme', help='page with the markers of the table (default: README.md and those in configs/)')
+    parser.add_argument('--readme',
+                        help='page with the markers of the table (default: README.md and those in configs/)')
     parser.add_argument('--list', action='store_true', help='say what is recorded and what would run, and stop')
     parser.add_argument('--tables-only', action='store_true', help='write the table, train nothing')
     parser.add_argument('--redo', action='store_true', help='train again where the recorded config differs')
@@ -46,8 +47,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--row', help='for --import')
     parser.add_argument('--seed', type=int, default=0, help='for --import (default 0)')
     parser.add_argument('--trainer', help='the program that trains (default kd-det train)')
-    parser.add_argument('--evaluator', help='the program that evaluates a finished run and keeps its detections (default '
-                                            'kd-det detections)')
+    parser.add_argument('--evaluator', help='the program that evaluates a finished run and keeps its detections '
+                                            '(default kd-det detections)')
     parser.add_argument('--root', default='.', help='relative paths are below this folder (default: where one stands)')
 
 

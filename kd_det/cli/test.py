@@ -29,8 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--work-dir', help='where the evaluation log goes (default work_dirs/<config name>)')
     add_data(parser)
     parser.add_argument('--network', choices=['first', 'second'],
-                        help='which network of a CoLAD config (default first); the checkpoint may be that of both, or the '
-                             'network\'s own')
+                        help='which network of a CoLAD config (default first); the checkpoint may be that of both, or '
+                             'the network\'s own')
     parser.add_argument('--out', help='write the detections to this .pkl file')
     parser.add_argument('--show-dir', help='draw the detections into <work dir>/<timestamp>/<this folder>')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',

@@ -33,7 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--resume-anyway', action='store_true', help='resume although the config is not the run\'s')
     parser.add_argument('--chain', nargs=2, action='append', metavar=('CONFIG', 'CHECKPOINT'),
                         help='a teacher of a chain, once for each, the nearest to the student first: a run under each, '
-                             'from the student of the run before; finished runs are skipped, an interrupted one goes on')
+                             'from the student of the run before; finished runs are skipped, an interrupted one '
+                             'goes on')
     parser.add_argument('--links', type=int, metavar='N',
                         help='N runs of the config, each from the student of the run before: the control of a chain')
     parser.add_argument('--amp', action='store_true', help='automatic mixed precision')
@@ -90,8 +91,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _links(cfg: Config, args: argparse.Namespace) -> list[Link]:
     for given, name, instead in ((args.teacher, '--teacher', 'name each link\'s teacher by --chain'),
-                                 (args.resume not in (None, 'auto'), '--resume CHECKPOINT', 'the same command goes on by '
-                                  'itself where the chain stopped')):
+                                 (args.resume not in (None, 'auto'), '--resume CHECKPOINT', 'the same command goes on '
+                                  'by itself where the chain stopped')):
         if given and (args.chain or name != '--teacher'):
             raise ConfigError(f'{name}: has no meaning with --chain or --links; {instead}')
     return links_of(cfg, [tuple(pair) for pair in args.chain or ()], args.links)

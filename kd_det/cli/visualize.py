@@ -14,8 +14,8 @@ EXAMPLES = """
   kd-det visualize work_dirs/distilled --out pictures --show anchors hints --files photo_1.jpg photo_2.jpg
 
   RUN is a work directory of kd-det train, or CONFIG:CHECKPOINT. Ground truth comes first, then the teachers of the runs
-  that distil, then the runs. Anchors: which priors teacher and student make positive for each object (PAA, TOOD, RTMDet,
-  YOLOX, DDOD). Hints: the student's maps before and after the adapter, and the teacher's.
+  that distil, then the runs. Anchors: which priors teacher and student make positive for each object (PAA, TOOD,
+  RTMDet, YOLOX, DDOD). Hints: the student's maps before and after the adapter, and the teacher's.
 """
 
 

@@ -7,7 +7,8 @@ from ..errors import DataError
 
 SUMMARY = 'convert Pascal VOC annotations to COCO JSON'
 EXAMPLES = """
-  kd-det data voc data/VOCdevkit --sets 2007:trainval 2012:trainval --out data/VOCdevkit/annotations/voc0712_trainval.json
+  kd-det data voc data/VOCdevkit --sets 2007:trainval 2012:trainval \\
+      --out data/VOCdevkit/annotations/voc0712_trainval.json
 """
 
 

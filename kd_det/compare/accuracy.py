@@ -38,7 +38,8 @@ def accuracy_of(record: dict, prefix: str = '') -> Accuracy | None:
     plain = {}
     for key, value in record.items():
         name = key.removeprefix(prefix)
-        if key.startswith(prefix) and name.count('/') <= 1:  # not 'peer/coco/...' where the first network's is asked for
+        # not 'peer/coco/...' where the first network's is asked for
+        if key.startswith(prefix) and name.count('/') <= 1:
             plain[name.split('/', 1)[-1]] = value
     figures = {}
     for column, names in FIGURES.items():

@@ -58,7 +58,8 @@ def paired_bootstrap(one: Sequence[Matches], base: Sequence[Matches], draws: int
         CompareError: no detectors, unpaired ones, or different images or classes.
     """
     if not one or len(one) != len(base):
-        raise CompareError(f'a paired bootstrap needs as many detectors on both sides; found {len(one)} and {len(base)}')
+        raise CompareError(f'a paired bootstrap needs as many detectors on both sides; found {len(one)} and '
+                           f'{len(base)}')
     for other in (*one, *base):
         if other.images != one[0].images or other.classes != one[0].classes:
             raise CompareError('a paired bootstrap needs the same images and classes on both sides; one detector was '

@@ -23,8 +23,8 @@ def scatter(points: Sequence[tuple[int, float, float, float]], names: Sequence[s
         x, y = frame.place(cost, ap)
         marks.append(f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{frame.place(cost, ap - sd)[1]:.1f}" '
                      f'y2="{frame.place(cost, ap + sd)[1]:.1f}" stroke="{color(i)}" stroke-width="2"/>'
-                     f'<circle cx="{x:.1f}" cy="{y:.1f}" r="6" fill="{color(i)}"><title>{escape(names[i])}: AP {ap:.1f}, '
-                     f'{cost:.3g}</title></circle>')
+                     f'<circle cx="{x:.1f}" cy="{y:.1f}" r="6" fill="{color(i)}"><title>{escape(names[i])}: AP '
+                     f'{ap:.1f}, {cost:.3g}</title></circle>')
     return frame.svg(marks, 'AP against cost')
 
 
@@ -94,7 +94,8 @@ class Frame:
             lines.append(f'<line x1="{_LEFT}" x2="{_LEFT + _WIDTH}" y1="{py:.1f}" y2="{py:.1f}" stroke="#ddd"/>'
                          f'<text x="{_LEFT - 6}" y="{py + 4:.1f}" text-anchor="end">{y:g}</text>')
         for x in ticks(*self.x):
-            lines.append(f'<text x="{self.place(x, self.y[0])[0]:.1f}" y="{bottom + 20}" text-anchor="middle">{x:g}</text>')
+            lines.append(f'<text x="{self.place(x, self.y[0])[0]:.1f}" y="{bottom + 20}" '
+                         f'text-anchor="middle">{x:g}</text>')
         lines.append(f'<text x="{_LEFT + _WIDTH / 2}" y="{bottom + 44}" text-anchor="middle">'
                      f'{escape(self.labels[0])}</text>'
                      f'<text transform="translate(14,{_TOP + _HEIGHT / 2}) rotate(-90)" text-anchor="middle">'

@@ -38,7 +38,8 @@ class KeptDetections(BaseMetric):
     def process(self, data_batch: dict, data_samples: Sequence[dict]) -> None:
         for sample in data_samples:
             found = sample['pred_instances']
-            boxes, scores, labels = (found[key].detach().cpu().double().tolist() for key in ('bboxes', 'scores', 'labels'))
+            boxes, scores, labels = (found[key].detach().cpu().double().tolist()
+                                     for key in ('bboxes', 'scores', 'labels'))
             self.results.append([
                 dict(image_id=int(sample['img_id']), category_id=self.category_ids[int(label)],
                      bbox=[x1, y1, x2 - x1, y2 - y1], score=score)
@@ -85,7 +86,8 @@ def read_detections(path: str) -> list[dict]:
         with open(path, 'rb') as file:
             content = file.read()
         found = json.loads(gzip.decompress(content) if content[:2] == b'\x1f\x8b' else content)
-        if not isinstance(found, list) or any(not {'image_id', 'category_id', 'bbox', 'score'} <= set(d) for d in found):
+        if not isinstance(found, list) or any(not {'image_id', 'category_id', 'bbox', 'score'} <= set(d)
+                                              for d in found):
             raise ValueError('a list of image_id, category_id, bbox and score is expected')
     except FileNotFoundError:
         raise CompareError(f'no detections in {path!r}') from None

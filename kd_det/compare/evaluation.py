@@ -84,7 +84,8 @@ def evaluate(cfg: Config, model: dict, state_dict: dict, split: str) -> Evaluati
                        list(dataset.metainfo.get('classes') or ()),
                        (getattr(dataset, 'data_prefix', None) or {}).get('img') or '')
     if accuracy is None and kept and found.truth and not kept.detections:
-        found.accuracy = exact_accuracy(found)  # CocoMetric gives no figures for a detector that finds nothing: they are 0
+        # CocoMetric gives no figures for a detector that finds nothing: they are 0
+        found.accuracy = exact_accuracy(found)
     if found.accuracy is None:
         raise CompareError(f'the {split}_evaluator of the config gives no box AP')
     return found
@@ -101,4 +102,5 @@ def exact_accuracy(evaluation: Evaluation) -> Accuracy:
     matches = match(load_truth(evaluation.truth), evaluation.detections, evaluation.classes)
     found = {name: None if value[0] != value[0] else round(float(value[0]), 6)  # NaN: nothing to measure
              for name, value in figures(precisions(matches), matches.classes).items()}
-    return Accuracy({name: found[name] for name in FIGURES}, {name: found[f'class/{name}'] for name in evaluation.classes})
+    return Accuracy({name: found[name] for name in FIGURES},
+                    {name: found[f'class/{name}'] for name in evaluation.classes})

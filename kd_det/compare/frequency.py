@@ -82,8 +82,9 @@ def frequency_columns(rows: Sequence[Row], groups: Sequence[Group]) -> tuple[lis
     known = {name for group in groups for name in group.classes}
     strange = sorted({name for row in rows for name in row.classes} - known)
     if strange:
-        raise CompareError(f'--frequency: the training file has no image of {strange}, which the evaluation counts; is it '
-                           'of the same classes?')
+        raise CompareError(f'--frequency: the training file has no image of {strange}, which the evaluation counts; is '
+                           'it of the same classes?')
     return [str(group) for group in groups], [
-        Column(row.name, '', [spread_text(spread_of([member.accuracy and mean_ap(member.accuracy.per_class, group.classes)
+        Column(row.name, '',
+               [spread_text(spread_of([member.accuracy and mean_ap(member.accuracy.per_class, group.classes)
                                                      for member in row.members])) for group in groups]) for row in rows]

@@ -54,7 +54,8 @@ def make_gallery(sample: Sample, names: Sequence[str], detections: Sequence[Sequ
     found = [_found(one, theirs) for one, theirs in zip(detections, errors)]
 
     def disagreement(photo: Photo) -> int:
-        return sum(len({of_one.get(thing['id'], 0.0) >= score for of_one in found}) > 1 for thing in sample.objects(photo))
+        return sum(len({of_one.get(thing['id'], 0.0) >= score for of_one in found}) > 1
+                   for thing in sample.objects(photo))
     order = sorted(range(len(sample.photos)), key=lambda i: (-disagreement(sample.photos[i]), i))
     chosen = sorted(order[:number])
     images = [as_data(sample.truth, sample.photos[i], detections, errors, found) for i in chosen]
@@ -63,7 +64,8 @@ def make_gallery(sample: Sample, names: Sequence[str], detections: Sequence[Sequ
 
 def _found(detections: Sequence[dict], errors: Errors) -> dict[int, float]:
     """Annotation -> the score of the detection that is right about it."""
-    return {target: one['score'] for one, kind, target in zip(detections, errors.types, errors.targets) if kind == CORRECT}
+    return {target: one['score'] for one, kind, target in zip(detections, errors.types, errors.targets)
+            if kind == CORRECT}
 
 
 def as_data(truth: COCO, photo: Photo, detections: Sequence[Sequence[dict]], errors: Sequence[Errors],

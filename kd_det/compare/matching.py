@@ -52,7 +52,8 @@ def load_truth(path: str) -> COCO:
         with contextlib.redirect_stdout(io.StringIO()):
             return COCO(path)
     except FileNotFoundError:
-        raise CompareError(f'ground truth {path!r} does not exist; say where the data set is with --data-root') from None
+        raise CompareError(f'ground truth {path!r} does not exist; say where the data set is '
+                           'with --data-root') from None
     except (ValueError, KeyError, TypeError, AssertionError) as error:
         raise CompareError(f'ground truth {path!r} is no COCO annotation file ({error!r})') from error
 

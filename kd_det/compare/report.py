@@ -27,8 +27,9 @@ svg { display: block; width: 100%; max-width: 44rem; height: auto; } svg text { 
 .grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); gap: 1rem; }
 @media (max-width: 40rem) { svg text { font-size: 20px; } }
 ul.legend { list-style: none; display: flex; flex-wrap: wrap; gap: .2rem 1.2rem; padding: 0; margin: .3rem 0; }
-ul.legend li { overflow-wrap: anywhere; } .key { display: inline-block; width: .9rem; height: .9rem; margin-right: .4rem;
-       vertical-align: -.1rem; border-radius: 2px; }
+ul.legend li { overflow-wrap: anywhere; }
+.key { display: inline-block; width: .9rem; height: .9rem; margin-right: .4rem; vertical-align: -.1rem;
+       border-radius: 2px; }
 .notes { color: #444; font-size: .9rem; }
 '''
 
@@ -56,8 +57,8 @@ def page(result: Comparison, timed: bool = True) -> str:
         parts += ['<h2>Kinds of mistakes</h2>', *_mistakes(seen), '<h2>Detections side by side</h2>', gallery(seen)]
     if charts := loss_charts(rows):
         parts += ['<h2>Losses over training</h2>',
-                  '<p>Task losses are the student\'s own; distillation terms are what distillation adds. The first seed of '
-                  'each detector.</p>', *charts]
+                  '<p>Task losses are the student\'s own; distillation terms are what distillation adds. The first '
+                  'seed of each detector.</p>', *charts]
     notes = ''.join(f'<li>{escape(note)}</li>' for note in result.notes)
     facts = ''.join(f'<li>{escape(str(key))}: {escape(str(value))}</li>' for key, value in result.environment.items())
     parts += ['<h2>Conditions</h2>', f'<ul class="notes">{notes}{facts}</ul>']
@@ -72,7 +73,8 @@ def table(title: str, names: Sequence[str], columns: Sequence[Column]) -> str:
     units = [f'<br><span class="unit">{escape(c.unit)}</span>' if c.unit else '' for c in columns]
     head = ''.join(f'<th scope="col">{escape(c.head)}{unit}</th>' for c, unit in zip(columns, units))
     lines = ''.join(f'<tr><th scope="row">{escape(name)}</th>'
-                    + ''.join(f'<td>{escape(c.cells[i])}</td>' for c in columns) + '</tr>' for i, name in enumerate(names))
+                    + ''.join(f'<td>{escape(c.cells[i])}</td>' for c in columns) + '</tr>'
+                    for i, name in enumerate(names))
     return (f'<div class="scroll" tabindex="0" role="region" aria-label="{escape(title)}"><table><thead><tr>'
             f'<th scope="col">{escape(title)}</th>{head}</tr></thead><tbody>{lines}</tbody></table></div>')
 
@@ -101,8 +103,8 @@ def _mistakes(seen: Gallery) -> list[str]:
     columns = [Column('AP50', '', [f'{one.ap50:.1f}' for one in errors]), *columns]
     top = max([1.0, *(value for of_one in costs for value in of_one)])
     where = f'{seen.count} images of {seen.total}' if seen.count < seen.total else f'{seen.total} images'
-    return [f'<p>AP50 points that each type costs, in {where} (TIDE, Bolya et al. 2020); in the table also how many there '
-            'are. Detections of any score count, so duplicates and background are many and cost little.</p>',
+    return [f'<p>AP50 points that each type costs, in {where} (TIDE, Bolya et al. 2020); in the table also how many '
+            'there are. Detections of any score count, so duplicates and background are many and cost little.</p>',
             bars(TYPES, names, costs, 'AP50 points lost by type of error', full=top), table('detector', names, columns)]
 
 

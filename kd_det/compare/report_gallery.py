@@ -20,8 +20,8 @@ STYLE = '''
 .photo { border-top: 1px solid #ddd; padding: .6rem 0; } .photo h3 { overflow-wrap: anywhere; font-weight: normal; }
 .panels { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 17rem), 1fr)); gap: .6rem; }
 .panels figure { margin: 0; } .panels figcaption { font-size: .85rem; overflow-wrap: anywhere; }
-.panels svg { max-width: none; background: #eee; } .panels svg text { font-size: 11px; paint-order: stroke; stroke: #fff;
-       stroke-width: 3px; }
+.panels svg { max-width: none; background: #eee; }
+.panels svg text { font-size: 11px; paint-order: stroke; stroke: #fff; stroke-width: 3px; }
 .panels rect { fill: none; stroke-width: 2; } .panels .missed { stroke-dasharray: 5 3; }
 .panels rect { pointer-events: all; }
 '''
@@ -119,11 +119,12 @@ def gallery(seen: Gallery) -> str:
 
 def _select(name: str, title: str, nothing: str, options: list[tuple[int, str]]) -> str:
     items = ''.join(f'<option value="{value}">{escape(text)}</option>' for value, text in options)
-    return (f'<label>{escape(title)}<select id="gallery-{name}"><option value="">{escape(nothing)}</option>{items}</select>'
-            '</label>')
+    return (f'<label>{escape(title)}<select id="gallery-{name}"><option '
+            f'value="">{escape(nothing)}</option>{items}</select></label>')
 
 
 def _legend() -> str:
-    items = ''.join(f'<li><span class="key" style="background:{COLORS[kind]}"></span>{kind}: {escape(MEANING[kind])}</li>'
+    items = ''.join(f'<li><span class="key" style="background:{COLORS[kind]}"></span>{kind}: '
+                    f'{escape(MEANING[kind])}</li>'
                     for kind in KINDS)
     return f'<ul class="legend notes">{items}</ul>'

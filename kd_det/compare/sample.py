@@ -119,7 +119,8 @@ def detect(model: nn.Module, cfg: Config, photos: Sequence[Photo],
     for done, photo in enumerate(photos, 1):
         instances = model.test_step(prepared(cfg, [photo.path], 1)[0])[0].pred_instances.cpu()
         boxes = getattr(instances.bboxes, 'tensor', instances.bboxes).double().tolist()
-        rows = sorted(zip(instances.scores.double().tolist(), instances.labels.tolist(), boxes), key=lambda row: -row[0])
+        rows = sorted(zip(instances.scores.double().tolist(), instances.labels.tolist(), boxes),
+                      key=lambda row: -row[0])
         found += [dict(image_id=photo.id, category_id=int(label), bbox=[x1, y1, x2 - x1, y2 - y1], score=score)
                   for score, label, (x1, y1, x2, y2) in rows]
         progress(done)

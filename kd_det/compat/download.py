@@ -34,8 +34,8 @@ def fetch(url: str, model_dir: str | None = None, file_name: str | None = None) 
         with urllib.request.urlopen(request, timeout=TIMEOUT) as answer:
             write_whole(path, lambda file: _copy(answer, file, url))
     except urllib.error.HTTPError as error:
-        raise CheckpointMismatch(f'{url}: the server answered {error.code} {error.reason}; check the address, or download '
-                                 'the file by hand and name it instead') from error
+        raise CheckpointMismatch(f'{url}: the server answered {error.code} {error.reason}; check the address, or '
+                                 'download the file by hand and name it instead') from error
     except TimeoutError as error:
         raise CheckpointMismatch(f'{url}: the server said nothing for {TIMEOUT:g} s') from error
     except urllib.error.URLError as error:

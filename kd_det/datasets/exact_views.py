@@ -8,7 +8,8 @@ from torch import nn
 from ..errors import ConfigError
 
 DETERMINISTIC = {'LoadImageFromFile', 'LoadAnnotations', 'LoadEmptyAnnotations', 'LoadProposals', 'FilterAnnotations',
-                 'Resize', 'FixScaleResize', 'FixShapeResize', 'ResizeShortestEdge', 'Pad', 'Normalize', 'PackDetInputs'}
+                 'Resize', 'FixScaleResize', 'FixShapeResize', 'ResizeShortestEdge', 'Pad', 'Normalize',
+                 'PackDetInputs'}
 """Transforms that do the same to an image each time. Add one of your own here."""
 FLIP = 'RandomFlip'
 SAME_CANVAS = {'BatchFixedSizePad'}
@@ -25,7 +26,8 @@ def transforms_of(dataset: Any) -> Iterator[Any]:
         seen.add(id(one))
         pipeline = getattr(one, 'pipeline', None) or getattr(one, 'transforms', [])
         yield from getattr(pipeline, 'transforms', pipeline)
-        waiting += [inner for inner in (getattr(one, 'dataset', None), getattr(one, '_dataset', None)) if inner is not None]
+        waiting += [inner for inner in (getattr(one, 'dataset', None), getattr(one, '_dataset', None))
+                    if inner is not None]
         waiting += list(getattr(one, 'datasets', []))
 
 
@@ -46,8 +48,9 @@ def check_exact_views(dataset: Any, preprocessor: nn.Module, key: str, where: st
     drawing = [name for name in dict.fromkeys(names) if name not in DETERMINISTIC | {FLIP}]
     if drawing:
         raise ConfigError(f'{key}: {where}.pipeline has {", ".join(drawing)}, which may change an image in another way '
-                          f'each time it is seen, so that what the teacher says of it cannot be kept; {FLIP} alone can (a '
-                          'mirrored view is recorded apart). Take it out, or train with the live teacher (without record)')
+                          f'each time it is seen, so that what the teacher says of it cannot be kept; {FLIP} alone can '
+                          '(a mirrored view is recorded apart). Take it out, or train with the live teacher (without '
+                          'record)')
     batchwise = [type(one).__name__ for one in getattr(preprocessor, 'batch_augments', None) or ()]
     drawing = [name for name in batchwise if name not in SAME_CANVAS]
     if drawing:
@@ -57,8 +60,8 @@ def check_exact_views(dataset: Any, preprocessor: nn.Module, key: str, where: st
     for transform in transforms:
         missing = [name for name in wanted if name not in getattr(transform, 'meta_keys', wanted)]
         if missing:
-            raise ConfigError(f'{key}: {where}.pipeline: {type(transform).__name__}.meta_keys has no {missing}, which say '
-                              'which view of which image a sample is; add them')
+            raise ConfigError(f'{key}: {where}.pipeline: {type(transform).__name__}.meta_keys has no {missing}, which '
+                              'say which view of which image a sample is; add them')
 
 
 def flips_of(dataset: Any) -> list[Any]:

@@ -61,8 +61,8 @@ class ScoredCocoDataset(CocoDataset):
         if pipeline:
             for name in ('LoadAnnotations', 'PackDetInputs'):
                 if name not in names:
-                    raise ConfigError(f'ScoredCocoDataset.pipeline: found {names}; {name} is missing, beside which scores '
-                                      'are read and written')
+                    raise ConfigError(f'ScoredCocoDataset.pipeline: found {names}; {name} is missing, beside which '
+                                      'scores are read and written')
             steps = list(self.pipeline.transforms)
             steps.insert(names.index('PackDetInputs') + 1, _written)
             steps.insert(names.index('LoadAnnotations') + 1, _read)
@@ -70,12 +70,13 @@ class ScoredCocoDataset(CocoDataset):
 
     def parse_data_info(self, raw_data_info: dict) -> dict | list[dict]:
         info = super().parse_data_info(raw_data_info)
-        waiting: dict[tuple, list[float]] = defaultdict(list)  # annotations that were left out are not among the instances
+        # annotations that were left out are not among the instances
+        waiting: dict[tuple, list[float]] = defaultdict(list)
         for note in raw_data_info['raw_ann_info']:
             score = note.get('score', 1.0)
             if isinstance(score, bool) or not isinstance(score, (int, float)) or not 0 <= score <= 1:
-                raise DataError(f'{self.ann_file}: annotation {note.get("id")} has the score {score!r}; a number in [0, 1] '
-                                'is expected')
+                raise DataError(f'{self.ann_file}: annotation {note.get("id")} has the score {score!r}; a number in '
+                                '[0, 1] is expected')
             x, y, w, h = note['bbox']
             waiting[x, y, x + w, y + h, self.cat2label.get(note['category_id'])].append(float(score))
         for instance in info['instances']:
@@ -98,7 +99,7 @@ def _written(packed: dict) -> dict:
             continue
         scores = getattr(boxes, 'scores', None)
         if scores is None or len(scores) != len(boxes):
-            raise ConfigError('ScoredCocoDataset.pipeline: a transform makes boxes anew, so that their scores are lost; '
-                              'use transforms that move boxes, pick some, or join those of several images')
+            raise ConfigError('ScoredCocoDataset.pipeline: a transform makes boxes anew, so that their scores are '
+                              'lost; use transforms that move boxes, pick some, or join those of several images')
         instances.scores = scores
     return packed

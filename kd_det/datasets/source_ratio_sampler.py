@@ -35,8 +35,8 @@ class SourceRatioSampler(Sampler):
         self.sizes = [len(one) for one in dataset.datasets]
         if len(source_ratio) != len(self.sizes) or any(isinstance(n, bool) or not isinstance(n, int) or n < 0
                                                        for n in source_ratio) or sum(source_ratio) != batch_size:
-            raise ConfigError(f'train_dataloader.sampler.source_ratio: found {list(source_ratio)}; {len(self.sizes)} whole '
-                              f'numbers that add up to batch_size={batch_size} are expected')
+            raise ConfigError(f'train_dataloader.sampler.source_ratio: found {list(source_ratio)}; {len(self.sizes)} '
+                              f'whole numbers that add up to batch_size={batch_size} are expected')
         empty = [i for i, (size, n) in enumerate(zip(self.sizes, source_ratio)) if n and not size]
         if empty:
             raise ConfigError(f'train_dataloader.dataset.datasets[{empty[0]}]: it has no image')

@@ -27,10 +27,11 @@ class Stream:
         if self._batches is None:
             raise ConfigError(f'{key}.dataset: {type(loader.dataset).__name__} has no places that a sampler could name')
         if 'Infinite' in type(loader.sampler).__name__:
-            raise ConfigError(f'{key}.sampler: {type(loader.sampler).__name__} has no end; DefaultSampler is expected, and '
-                              'begins anew by itself')
+            raise ConfigError(f'{key}.sampler: {type(loader.sampler).__name__} has no end; DefaultSampler is expected, '
+                              'and begins anew by itself')
         if not len(loader):
-            raise ConfigError(f'{key}: {len(loader.dataset)} images make no batch of {loader.batch_size or "that size"}')
+            raise ConfigError(f'{key}: {len(loader.dataset)} images make no batch of '
+                              f'{loader.batch_size or "that size"}')
         self._epoch, self._skip = divmod(begin, len(loader))
 
     def __iter__(self) -> Iterator[Any]:

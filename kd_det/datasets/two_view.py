@@ -61,8 +61,8 @@ class TwoViewDataset:
                               'expected (with equal resolutions the plain data set will do)')
         pipeline = dataset.get('pipeline')
         if pipeline is None:
-            raise ConfigError(f'TwoViewDataset.dataset: {dataset.get("type")} has no pipeline of its own; wrap the inner '
-                              'data set')
+            raise ConfigError(f'TwoViewDataset.dataset: {dataset.get("type")} has no pipeline of its own; wrap the '
+                              'inner data set')
         self.is_resize = check_pipeline(pipeline, 'TwoViewDataset.dataset.pipeline')
         self.scale_factor = scale_factor
         self.dataset: BaseDataset = DATASETS.build({**dataset, 'pipeline': []})

@@ -42,12 +42,12 @@ class UnlabelledImages(BaseDataset):
             with open(self.ann_file, encoding='utf-8') as file:
                 names = [image['file_name'] for image in json.load(file)['images']]
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DataError(f'{KEY}.ann_file: {self.ann_file!r} is no COCO file with a list of images ({error!r}); leave '
-                            'it out to take every image of the folder') from error
+            raise DataError(f'{KEY}.ann_file: {self.ann_file!r} is no COCO file with a list of images ({error!r}); '
+                            'leave it out to take every image of the folder') from error
         if not names:
             raise DataError(f'{KEY}.ann_file: {self.ann_file!r} lists no images')
         missing = [name for name in names if not osp.isfile(osp.join(folder, name))]
         if missing:
-            raise DataError(f'{KEY}.data_prefix.img: {len(missing)} of {len(names)} images of {self.ann_file!r} are not in '
-                            f'{folder!r}, the first one is {missing[0]!r}')
+            raise DataError(f'{KEY}.data_prefix.img: {len(missing)} of {len(names)} images of {self.ann_file!r} are '
+                            f'not in {folder!r}, the first one is {missing[0]!r}')
         return names

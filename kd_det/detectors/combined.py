@@ -20,20 +20,21 @@ def combined(preset: type, student: str | type | None) -> type:
         ConfigError: ``student`` is missing, or no detector.
     """
     if student is None:
-        raise ConfigError(f'model.student_type: missing, and {preset.__name__} stands where the student\'s own type was: '
-                          'its class is not known here; add the type that the student\'s config has, e.g. '
-                          'student_type=\'FasterRCNN\', or start with kd-det (tools/train.py), which reads it from _base_')
+        raise ConfigError(f'model.student_type: missing, and {preset.__name__} stands where the student\'s own type '
+                          'was: its class is not known here; add the type that the student\'s config has, e.g. '
+                          'student_type=\'FasterRCNN\', or start with kd-det (tools/train.py), which reads it from '
+                          '_base_')
     if isinstance(student, str):
         with DefaultScope.overwrite_default_scope('mmdet'):
             found = MODELS.get(student)
         if found is None:
-            raise ConfigError(f'model.student_type: {student!r} is not registered; the type in the student\'s own config '
-                              'is expected')
+            raise ConfigError(f'model.student_type: {student!r} is not registered; the type in the student\'s own '
+                              'config is expected')
         student = found
     if not (isinstance(student, type) and issubclass(student, nn.Module) and hasattr(student, 'extract_feat')) \
             or hasattr(student, 'preset'):
-        raise ConfigError(f'model.student_type: {getattr(student, "__name__", student)} is no plain detector; the type of '
-                          'the student\'s own config is expected')
+        raise ConfigError(f'model.student_type: {getattr(student, "__name__", student)} is no plain detector; the type '
+                          'of the student\'s own config is expected')
     if (preset, student) not in _COMBINED:
         _COMBINED[preset, student] = type(f'{preset.__name__}[{student.__name__}]', (preset, student), dict(
             preset=preset, student_class=student, __module__=preset.__module__,
@@ -61,8 +62,8 @@ def check_student(cls: type, args: tuple, student: dict) -> None:
         added = DISTILLED[preset].added if preset in DISTILLED else ()
         close = [found for key in student for found in difflib.get_close_matches(key, added, n=1)]
         raise ConfigError(f'{error}.' + (f' Did you mean {close[0]!r}, which {preset} takes?' if close else '')
-                          + f' What {preset} does not take is for student_type={cls.student_class.__name__!r}, which must '
-                          'be the type in the student\'s own config') from None
+                          + f' What {preset} does not take is for student_type={cls.student_class.__name__!r}, which '
+                          'must be the type in the student\'s own config') from None
 
 
 def restored(preset: type, student: type) -> Any:

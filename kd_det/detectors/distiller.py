@@ -282,9 +282,9 @@ class Distiller:
         wanted = set(self.distill_state())
         missing = wanted - set(state)
         if missing:
-            raise ConfigError(f'--resume: the checkpoint\'s kd_det entry holds {sorted(state)}, not {sorted(missing)}: it '
-                              'is of another method, or of an earlier version; to start from its weights use --cfg-options '
-                              'load_from=CHECKPOINT')
+            raise ConfigError(f'--resume: the checkpoint\'s kd_det entry holds {sorted(state)}, not {sorted(missing)}: '
+                              'it is of another method, or of an earlier version; to start from its weights use '
+                              '--cfg-options load_from=CHECKPOINT')
         self.terms.load_own_state_dict(state['terms'])
         if 'peer' in wanted:
             load_whole(self.peer, state['peer'], 'the second network (kd_det.peer) of the checkpoint')

@@ -33,9 +33,9 @@ class LADDistiller(Distiller):
 
     beside_lad = True
 
-    def __init__(self, *args: Any, lad: bool = True, soft_label: dict | None = None, box_loss_average: str | None = None,
-                 dynamic_from_start: bool = True, copy_quality: bool = False, hints: list[dict] | tuple = (),
-                 **student: Any) -> None:
+    def __init__(self, *args: Any, lad: bool = True, soft_label: dict | None = None,
+                 box_loss_average: str | None = None, dynamic_from_start: bool = True, copy_quality: bool = False,
+                 hints: list[dict] | tuple = (), **student: Any) -> None:
         self._preset = dict(lad=checked('lad', boolean, lad), soft_label=soft_label, hints=hints)
         self._assignment = dict(box_loss_average=box_loss_average, dynamic_from_start=dynamic_from_start,
                                 copy_quality=copy_quality)

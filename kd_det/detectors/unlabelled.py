@@ -95,8 +95,9 @@ class Unlabelled:
         proposer = next((term.source for term in active if looks_at_rois(term)), None)
         sampler = getattr(getattr(model, 'roi_head', None), 'bbox_sampler', None)
         sampler = sampler[0] if isinstance(sampler, (list, nn.ModuleList)) else sampler
-        return UnlabelledStep(model, inputs, samples, {path: model.layer_shapes[path] for path in layers}, whole, proposer,
-                              model.sources[proposer].scale_factor if proposer else 1, getattr(sampler, 'num', PROPOSALS))
+        return UnlabelledStep(model, inputs, samples, {path: model.layer_shapes[path] for path in layers}, whole,
+                              proposer, model.sources[proposer].scale_factor if proposer else 1,
+                              getattr(sampler, 'num', PROPOSALS))
 
     def describe(self, terms: Iterable[Term]) -> list[str]:
         """Lines of the plan."""

@@ -45,7 +45,8 @@ class FirstSteps:
         if not self._left or not model.training:
             return
         if self._without is None:
-            apart = {id(p) for name in ('terms', 'peer_network') for p in getattr(model, name, nn.Module()).parameters()}
+            apart = {id(p) for name in ('terms', 'peer_network')
+                     for p in getattr(model, name, nn.Module()).parameters()}
             trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad and id(p) not in apart]
             self._without = {id(p): name for name, p in trained}
             for _, parameter in trained:
@@ -69,7 +70,8 @@ class FirstSteps:
         if names:
             shown = ', '.join(names[:8]) + (f' and {len(names) - 8} more' if len(names) > 8 else '')
             own = getattr(model, 'ground_truth', True)
-            print_log(f'{len(names)} parameters of the student had no gradient in the first {STEPS - 1} steps: {shown}. '
+            print_log(f'{len(names)} parameters of the student had no gradient in the first {STEPS - 1} steps: '
+                      f'{shown}. '
                       + ('The plain student does not train them either, or nothing of this data does.' if own else
                          'Prediction may use them, and nothing trains them: set ground_truth=True, or add a term.'),
                       'current', level=30 if own else 40)

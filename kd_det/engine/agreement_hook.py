@@ -28,7 +28,8 @@ class AgreementHook(Hook):
     def __init__(self) -> None:
         self._epoch = torch.zeros(4, dtype=torch.float64)
 
-    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: dict | None = None) -> None:
+    def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None,
+                         outputs: dict | None = None) -> None:
         if not self._is_logged(runner, batch_idx):
             return
         for term in distiller_of(runner).terms:
@@ -53,6 +54,6 @@ class AgreementHook(Hook):
     def after_train_epoch(self, runner: Runner) -> None:
         found, self._epoch = Agreement(*self._epoch.tolist()), torch.zeros(4, dtype=torch.float64)
         if found.positives_iou is not None and found.objects_differing is not None:
-            runner.logger.info(f'CoLAD: the two networks\' own assignments have {100 * found.positives_iou:.1f} % of their '
-                               f'positives in common (IoU), and differ for {100 * found.objects_differing:.1f} % of the '
-                               'objects')
+            runner.logger.info(f'CoLAD: the two networks\' own assignments have {100 * found.positives_iou:.1f} % of '
+                               f'their positives in common (IoU), and differ for {100 * found.objects_differing:.1f} % '
+                               'of the objects')

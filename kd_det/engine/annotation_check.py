@@ -38,10 +38,12 @@ def check_annotations(key: str, coco: dict, path: str, evaluated: bool, unknown_
     for kind, entries in (('images', images), ('annotations', notes), ('categories', coco['categories'])):
         twice = [one for one, count in Counter(str(entry['id']) for entry in entries).items() if count > 1]
         if twice:
-            raise DataError(f'{what}: {len(twice)} ids of its {kind} stand there twice, e.g. {twice[:5]}; ids must differ')
+            raise DataError(f'{what}: {len(twice)} ids of its {kind} stand there twice, e.g. {twice[:5]}; ids must '
+                            'differ')
     names = Counter(category['name'] for category in coco['categories'])
     if twice := [name for name, count in names.items() if count > 1]:
-        raise DataError(f'{what}: the categories {twice} stand there twice; labels are places in the list of categories')
+        raise DataError(f'{what}: the categories {twice} stand there twice; labels are places in the list of '
+                        'categories')
     for image in images:
         if not all(_is_number(image[side]) and image[side] > 0 for side in ('width', 'height')):
             raise DataError(f'{what}: image {image["id"]} has width {image["width"]!r} and height {image["height"]!r}; '
@@ -65,13 +67,13 @@ def _references(what: str, notes: list[dict], ids: set) -> None:
     for note in notes:
         box = note['bbox']
         if not isinstance(box, (list, tuple)) or len(box) != 4 or not all(_is_number(v) for v in box):
-            raise DataError(f'{what}: annotation {note["id"]} has bbox {box}; four finite numbers [x, y, width, height] '
-                            'in pixels are expected')
+            raise DataError(f'{what}: annotation {note["id"]} has bbox {box}; four finite numbers [x, y, width, '
+                            'height] in pixels are expected')
         if not _is_number(note['area']):
             raise DataError(f'{what}: annotation {note["id"]} has area {note["area"]!r}; a number is expected')
         if note['image_id'] not in ids:
-            raise DataError(f'{what}: annotation {note["id"]} is of image {note["image_id"]!r}, which the file does not '
-                            'list' + _other_type(note['image_id'], ids))
+            raise DataError(f'{what}: annotation {note["id"]} is of image {note["image_id"]!r}, which the file does '
+                            'not list' + _other_type(note['image_id'], ids))
 
 
 def _categories(what: str, notes: list[dict], categories: list[dict], policy: str) -> list[str]:
@@ -85,7 +87,8 @@ def _categories(what: str, notes: list[dict], categories: list[dict], policy: st
     text = (f'{what}: {sum(unknown.values())} of {len(notes)} annotations have a category_id that is none of its '
             f'categories {sorted(ids, key=str)[:10]}: {listed}' + _other_type(first, ids))
     if policy == 'error':
-        raise DataError(text + ". Mend them, or train without these objects: data_check=dict(unknown_categories='skip')")
+        raise DataError(text
+                        + ". Mend them, or train without these objects: data_check=dict(unknown_categories='skip')")
     return [text + '; they are left out']
 
 

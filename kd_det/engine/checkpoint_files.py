@@ -99,7 +99,8 @@ class _RemovesLater:
 
 def _verify(path: str) -> None:
     if '://' not in path and (found := damage(path)):
-        raise OSError(f'{path}: written, and what the disk gives back is not it: {found}. The checkpoint before it is kept')
+        raise OSError(f'{path}: written, and what the disk gives back is not it: {found}. The checkpoint before it is '
+                      'kept')
 
 
 def _put(self: LocalBackend, obj: bytes, filepath: str) -> None:

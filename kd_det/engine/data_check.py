@@ -40,8 +40,8 @@ def check_data(cfg: Config, loaders: Iterable[str]) -> Findings:
     """
     policy = dict(cfg.get('data_check') or {})
     if set(policy) - set(POLICIES) or set(policy.values()) - {'error', 'skip'}:
-        raise ConfigError(f'data_check={cfg.data_check}: the keys are {", ".join(POLICIES)}; each is "error" (default) or '
-                          '"skip"')
+        raise ConfigError(f'data_check={cfg.data_check}: the keys are {", ".join(POLICIES)}; each is "error" (default) '
+                          'or "skip"')
     found: Findings = []
     if not is_first_process():
         return found
@@ -56,8 +56,8 @@ def check_data(cfg: Config, loaders: Iterable[str]) -> Findings:
             classes.setdefault(names if isinstance(names, str) or names is None else tuple(names), key)
             if len(classes) > 1:
                 (one, there), (other, here) = classes.items()
-                raise DataError(f'{here}.metainfo.classes: found {other}, {there} has {one}; a label is a place in this '
-                                'list, so that names and order must be the same everywhere')
+                raise DataError(f'{here}.metainfo.classes: found {other}, {there} has {one}; a label is a place in '
+                                'this list, so that names and order must be the same everywhere')
             spot = (dataset.get('data_root'), dataset.get('ann_file'), str(dataset.get('metainfo')),
                     str(dataset.get('filter_cfg')), str(dataset.get('indices')))
             if spot not in seen:
@@ -155,8 +155,8 @@ def _check_boxes(key: str, coco: dict, path: str, zero_size_boxes: str) -> list[
     if corners:
         raise DataError(f'{key}.ann_file: the boxes in {path!r} look like corners [x1, y1, x2, y2]: as [x, y, width, '
                         f'height] {len(corners)} of {len(coco["annotations"])} leave their image, e.g. annotation '
-                        f'{corners[0]["id"]} with {corners[0]["bbox"]}, and as corners all of them are sound. COCO\'s are '
-                        '[x, y, width, height]')
+                        f'{corners[0]["id"]} with {corners[0]["bbox"]}, and as corners all of them are sound. COCO\'s '
+                        'are [x, y, width, height]')
     empty = [note['id'] for note in coco.get('annotations') or [] if note['bbox'][2] <= 0 or note['bbox'][3] <= 0]
     if empty and zero_size_boxes == 'error':
         raise DataError(f'{key}.ann_file: {len(empty)} boxes in {path!r} have no area, e.g. annotations {empty[:5]}; '

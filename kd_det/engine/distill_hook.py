@@ -80,8 +80,8 @@ class DistillHook(Hook):
         resting = parameters_without_rate(runner)
         still = [name for name, p in model.adapter_parameters().items() if p.requires_grad and id(p) in resting]
         if still:
-            raise ConfigError(f'optim_wrapper.paramwise_cfg: the adapters {still} have a learning rate of 0 (lr_mult=0); '
-                              'they would never train')
+            raise ConfigError(f'optim_wrapper.paramwise_cfg: the adapters {still} have a learning rate of 0 '
+                              '(lr_mult=0); they would never train')
         for source in model.sources.values():
             if isinstance(source, Ensemble):
                 continue
@@ -101,8 +101,8 @@ class DistillHook(Hook):
         dataset = runner.train_dataloader.dataset
         scales = sorted({source.scale_factor for source in model.sources.values()})
         if isinstance(dataset, TwoViewDataset) and dataset.scale_factor not in scales:
-            raise ConfigError(f'train_dataloader.dataset: TwoViewDataset of scale_factor {dataset.scale_factor}, which no '
-                              f'teacher looks at (their scale_factor: {scales}); set teacher.scale_factor='
+            raise ConfigError(f'train_dataloader.dataset: TwoViewDataset of scale_factor {dataset.scale_factor}, which '
+                              f'no teacher looks at (their scale_factor: {scales}); set teacher.scale_factor='
                               f'{dataset.scale_factor}, or use the inner data set alone')
 
     @staticmethod

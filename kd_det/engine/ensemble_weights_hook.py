@@ -62,7 +62,8 @@ class EnsembleWeightsHook(Hook):
                     write_whole(path, json.dumps(list(known.values()), indent=1) + '\n')
             figures[name] = known[key]['ap']
         shares = ensemble.set_ap(figures)
-        runner.logger.info('\n'.join(_table(ensemble, figures, shares.tolist(), list(dataset.metainfo['classes']), path)))
+        runner.logger.info('\n'.join(_table(ensemble, figures, shares.tolist(), list(dataset.metainfo['classes']),
+                                            path)))
 
 
 def _shared(read: Any) -> Any:

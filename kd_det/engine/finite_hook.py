@@ -76,8 +76,8 @@ class FiniteHook(Hook):
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         for buffer, copy in self._buffers:
             buffer.copy_(copy)
-        text = f'the loss is {float(loss.detach()):g} at iteration {runner.iter + 1}, training stops before its step. ' \
-            f'{_terms(self._losses, loss)}. Images of the batch: {", ".join(_files(self._batch))}. '
+        text = (f'the loss is {float(loss.detach()):g} at iteration {runner.iter + 1}, training stops before its '
+                f'step. {_terms(self._losses, loss)}. Images of the batch: {", ".join(_files(self._batch))}. ')
         unlabelled = getattr(model, 'unlabelled', None)
         if unlabelled is not None and unlabelled.images:
             text += f'Images without labels: {", ".join(_files(dict(data_samples=unlabelled.images)))}. '
@@ -86,7 +86,8 @@ class FiniteHook(Hook):
             text += (f'The weights are not finite either (e.g. {broken[0]}), by a gradient of an earlier step, so they '
                      'are not saved. ')
         else:
-            runner.save_checkpoint(runner.work_dir, NAME, save_optimizer=True, save_param_scheduler=True, by_epoch=False)
+            runner.save_checkpoint(runner.work_dir, NAME, save_optimizer=True, save_param_scheduler=True,
+                                   by_epoch=False)
             barrier()  # a process that ends makes torchrun stop the others: not before the file is whole
             text += f'The state before the step is in {runner.work_dir}/{NAME}. '
         text += 'Usual causes: a learning rate that is too high or without warm-up (optim_wrapper.optimizer.lr), no ' \
@@ -99,9 +100,9 @@ class FiniteHook(Hook):
         broken = not_finite(checkpoint.get('state_dict') or {})
         if broken:
             raise TrainingDiverged(
-                f'at iteration {runner.iter + 1} {len(broken)} tensors of the network are not finite, e.g. {broken[0]}: '
-                'they are not saved, and what was saved before is kept. Usual causes: a learning rate that is too high '
-                '(optim_wrapper.optimizer.lr), no clip_grad')
+                f'at iteration {runner.iter + 1} {len(broken)} tensors of the network are not finite, e.g. '
+                f'{broken[0]}: they are not saved, and what was saved before is kept. Usual causes: a learning rate '
+                'that is too high (optim_wrapper.optimizer.lr), no clip_grad')
 
 
 class _Flag:

@@ -31,15 +31,15 @@ def check_images(key: str, dataset: dict, coco: dict, root: str, sizes: str = 'e
     images = _spread(coco['images'], CHECKED_FILES)
     missing = [image['file_name'] for image in images if not osp.isfile(osp.join(folder, image['file_name']))]
     if missing:
-        raise DataError(f'{key}: {len(missing)} of the {len(images)} images looked up are not in {folder!r}, the first one '
-                        f'is {missing[0]!r}')
+        raise DataError(f'{key}: {len(missing)} of the {len(images)} images looked up are not in {folder!r}, the first '
+                        f'one is {missing[0]!r}')
     images = _spread(images, CHECKED_SIZES)
     broken = [(image['file_name'], found) for image in images
               if (found := image_damage(osp.join(folder, image['file_name'])))]
     if broken:
         listed = '; '.join(f'{name}: {what}' for name, what in broken[:SHOWN])
-        raise DataError(f'{key}: {len(broken)} of the {len(images)} images looked at in {folder!r} cannot be trained on: '
-                        f'{listed}. Mend them, or take them out of {dataset["ann_file"]}')
+        raise DataError(f'{key}: {len(broken)} of the {len(images)} images looked at in {folder!r} cannot be trained '
+                        f'on: {listed}. Mend them, or take them out of {dataset["ann_file"]}')
     return _check_sizes(key, dataset, images, folder, sizes)
 
 
@@ -58,17 +58,17 @@ def _check_sizes(key: str, dataset: dict, images: list[dict], folder: str, polic
     turned = sum(stated == found[::-1] for _, stated, found in other)
     listed = ', '.join(f'{name} is stated as {w}x{h} and decoded as {found[0]}x{found[1]}'
                        for name, (w, h), found in other[:SHOWN])
-    text = (f'{key}: {len(other)} of the {len(images)} images looked at have another size than the annotation file says '
-            f'(width x height): {listed}')
+    text = (f'{key}: {len(other)} of the {len(images)} images looked at have another size than the annotation file '
+            f'says (width x height): {listed}')
     if turned:
         text += (f'. Of these, {turned} have width and height swapped: a camera held upright notes a rotation (EXIF), '
-                 'which decoding applies and the file\'s author did not. Save the images as they were annotated, without '
-                 'the note, or, if the boxes go with the stored pixels, set color_type=\'color_ignore_orientation\' in '
-                 'LoadImageFromFile')
+                 'which decoding applies and the file\'s author did not. Save the images as they were annotated, '
+                 'without the note, or, if the boxes go with the stored pixels, set '
+                 'color_type=\'color_ignore_orientation\' in LoadImageFromFile')
     if policy == 'error':
         raise DataError(text + ". MMDetection would take out objects outside the stated size and train on the others "
-                        "where they are not. Correct width and height, and see whether the boxes are right; if they are: "
-                        "data_check=dict(image_sizes='skip')")
+                        "where they are not. Correct width and height, and see whether the boxes are right; if they "
+                        "are: data_check=dict(image_sizes='skip')")
     return [text]
 
 

@@ -54,7 +54,8 @@ class InterruptHook(Hook):
             self._stop(runner, number, epoch=runner.epoch + 1, iteration=runner.iter)
 
     def after_val_iter(self, runner, batch_idx: int, data_batch=None, outputs=None) -> None:
-        if self._validates_training and self._signal and get_world_size() == 1:  # ranks may have unequal shares of images
+        # ranks may have unequal shares of images
+        if self._validates_training and self._signal and get_world_size() == 1:
             for hook in runner.hooks:
                 if isinstance(hook, EMAHook | CoLADHook):
                     hook.after_val_epoch(runner)  # the weights that train come back from under their average

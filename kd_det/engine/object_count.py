@@ -102,8 +102,8 @@ def describe(key: str, found: ObjectCount, classes: list[str] | tuple[str, ...])
         parts = [f'{name} {count} of {found.stated(name)} ('
                  + ', '.join(f'{n} {why}' for why, n in found.lost[name].most_common()) + ')'
                  for name, count in sorted(lost.items(), key=lambda item: -item[1])]
-        said.append(('warning' if loud else 'info', f'{key}: {sum(lost.values())} objects of the annotation file are left '
-                     'out: ' + _listed(parts)))
+        said.append(('warning' if loud else 'info', f'{key}: {sum(lost.values())} objects of the annotation file are '
+                     'left out: ' + _listed(parts)))
     none = [name for name in classes if not found.trained[name]]
     if none and total:
         said.append(('warning', f'{key}: no object at all of {_listed(none)}'))

@@ -50,8 +50,9 @@ class RecordHook(Hook):
         for source in recorded(distiller_of(runner)):
             source.shards.flush()
             counts, source.counts = source.counts, dict(read=0, asked=0)
-            print_log(f'{source.key}.record: {counts["read"]} answers read, {counts["asked"]} asked of the live teacher; '
-                      f'{len(source.shards)} views, {in_words(source.shards.bytes)} in {source.record.folder}', 'current')
+            print_log(f'{source.key}.record: {counts["read"]} answers read, {counts["asked"]} asked of the live '
+                      f'teacher; {len(source.shards)} views, {in_words(source.shards.bytes)} in {source.record.folder}',
+                      'current')
             if counts['read'] and not counts['asked']:
                 source.release()
 
@@ -70,5 +71,5 @@ def size_of(source: RecordedTeacher, views: int) -> str:
     """What recording so many views takes, in words."""
     each = source.shards.bytes_per_view
     fits = '' if views * each <= source.record.max_bytes else ': NOT ALL OF IT FITS'
-    return (f'{source.key}.record: {in_words(each)} a view, {views} views (on one canvas), {in_words(views * each)} of at '
-            f'most {in_words(source.record.max_bytes)} (max_disk){fits}')
+    return (f'{source.key}.record: {in_words(each)} a view, {views} views (on one canvas), {in_words(views * each)} of '
+            f'at most {in_words(source.record.max_bytes)} (max_disk){fits}')

@@ -40,8 +40,8 @@ class ResumeCheckHook(Hook):
             return
         what = f'--resume {runner._load_from}'
         if 'optimizer' not in checkpoint:
-            raise CheckpointMismatch(f'{what}: there is no optimizer state in it, as in best checkpoints; to start from '
-                                     'its weights use --cfg-options load_from=CHECKPOINT')
+            raise CheckpointMismatch(f'{what}: there is no optimizer state in it, as in best checkpoints; to start '
+                                     'from its weights use --cfg-options load_from=CHECKPOINT')
         meta = checkpoint.get('meta') or {}
         for name, end in (('epoch', runner.max_epochs), ('iter', runner.max_iters)):
             found = meta.get(name)
@@ -56,8 +56,8 @@ class ResumeCheckHook(Hook):
     def _say(self, runner: Runner, what: str, found: list[str]) -> None:
         text = '\n  '.join(found[:SHOWN] + ([f'and {len(found) - SHOWN} more'] if len(found) > SHOWN else []))
         if not self.anyway:
-            raise ConfigError(f'{what}: it is of a run with another config:\n  {text}\nResume with that config, or go on '
-                              'with --resume-anyway')
+            raise ConfigError(f'{what}: it is of a run with another config:\n  {text}\nResume with that config, or go '
+                              'on with --resume-anyway')
         runner.logger.warning(f'{what}: goes on although the config differs:\n  {text}')
 
 
@@ -77,15 +77,15 @@ def _check_optimizer(what: str, state: dict, runner: Runner) -> None:
             there, here = set(stored) - set(own), set(own) - set(stored)
             if there - ADDED and here - ADDED:  # another version of PyTorch adds keys on one side only
                 raise CheckpointMismatch(
-                    f'{what}: the optimizer\'s state in it is not {kind}\'s: it has {sorted(there - ADDED)}, {kind} has '
-                    f'{sorted(here - ADDED)}. Resume with the run\'s own optimizer, or start from its weights: '
+                    f'{what}: the optimizer\'s state in it is not {kind}\'s: it has {sorted(there - ADDED)}, {kind} '
+                    f'has {sorted(here - ADDED)}. Resume with the run\'s own optimizer, or start from its weights: '
                     '--cfg-options load_from=CHECKPOINT')
         sizes = [[len(group['params']) for group in side] for side in (groups, optimizer.param_groups)]
         if sizes[0] != sizes[1]:
             raise CheckpointMismatch(
-                f'{what}: the optimizer\'s state in it is of {sum(sizes[0])} parameters in {len(sizes[0])} groups, this '
-                f'run\'s {kind} has {sum(sizes[1])} in {len(sizes[1])}; the network or paramwise_cfg differs. Resume with '
-                'the config of the run, or start from its weights: --cfg-options load_from=CHECKPOINT')
+                f'{what}: the optimizer\'s state in it is of {sum(sizes[0])} parameters in {len(sizes[0])} groups, '
+                f'this run\'s {kind} has {sum(sizes[1])} in {len(sizes[1])}; the network or paramwise_cfg differs. '
+                'Resume with the config of the run, or start from its weights: --cfg-options load_from=CHECKPOINT')
 
 
 def differences(before: str, now: str) -> list[str]:

@@ -46,8 +46,9 @@ class ScoreWeightHook(Hook):
             return
         self._left -= 1
         if not self._left:
-            raise ConfigError(f'ScoreWeightHook: no object of {LOOKED_AT} batches has a score, so that it does nothing; '
-                              'train_dataloader.dataset.type=\'ScoredCocoDataset\' reads the scores of pseudo-labels')
+            raise ConfigError(f'ScoreWeightHook: no object of {LOOKED_AT} batches has a score, so that it does '
+                              'nothing; train_dataloader.dataset.type=\'ScoredCocoDataset\' reads the scores of '
+                              'pseudo-labels')
 
     def after_train(self, runner: Runner) -> None:
         self._stack.close()

@@ -50,8 +50,9 @@ class SeedHook(Hook):
             return
         self._batches = seed_samples(loader, runner.seed)
         if kept := state_keepers(loader.dataset):
-            runner.logger.warning(f'train_dataloader: {", ".join(kept)} remember(s) earlier samples or draws from a random '
-                                  'state of its own; with other workers, or resumed, such a run is not bit-equal')
+            runner.logger.warning(f'train_dataloader: {", ".join(kept)} remember(s) earlier samples or draws from a '
+                                  'random state of its own; with other workers, or resumed, such a run is not '
+                                  'bit-equal')
 
     # -- seeds ------------------------------------------------------------------------------------------------------
     def before_train(self, runner: Runner) -> None:
@@ -89,15 +90,16 @@ class SeedHook(Hook):
         if isinstance(loop, IterBasedTrainLoop):
             self._batches.void = max(loop.iter - self._batches.yielded, 0)
             iterator = loop.dataloader_iterator
-            if hasattr(iterator, 'skip_iter'):  # of the forks; it moves the sampler on, past the numbers that seed samples
+            # of the forks; it moves the sampler on, past the numbers that seed samples
+            if hasattr(iterator, 'skip_iter'):
                 iterator.skip_iter = lambda count: deque(itertools.islice(iterator, count), maxlen=0)
         elif isinstance(loop, EpochBasedTrainLoop):
             length = len(loop.dataloader)
             seen = loop.iter - loop.epoch * length
             if not 0 <= seen <= length:
                 raise CheckpointMismatch(
-                    f'--resume: the checkpoint is of epoch {loop.epoch}, iteration {loop.iter}; in this run, with {length} '
-                    f'iterations an epoch, that epoch has the iterations {loop.epoch * length} to '
+                    f'--resume: the checkpoint is of epoch {loop.epoch}, iteration {loop.iter}; in this run, with '
+                    f'{length} iterations an epoch, that epoch has the iterations {loop.epoch * length} to '
                     f'{(loop.epoch + 1) * length}. The data or the batch size differ')
             if seen:
                 self._batches.skip = seen

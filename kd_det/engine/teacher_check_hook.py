@@ -51,8 +51,8 @@ class TeacherCheckHook(Hook):
             runner.logger.info(f'{source.key}.check: skipped, {count} images of the evaluation set hold no object')
         elif ap < NEAR_ZERO:
             runner.logger.warning(f'{said}. THIS TEACHER FINDS NEXT TO NOTHING: it is untrained, was trained on other '
-                                  f'classes or images, or {source.key}.config normalises otherwise than in its training '
-                                  f'(checkpoint {source.checkpoint})')
+                                  f'classes or images, or {source.key}.config normalises otherwise than in its '
+                                  f'training (checkpoint {source.checkpoint})')
         elif source.baseline is not None and ap < source.baseline:
             runner.logger.warning(f'{said}. THIS IS BELOW {source.key}.baseline={source.baseline:g}: evaluate '
                                   f'{source.checkpoint} on all images')

@@ -64,13 +64,14 @@ class TermWatch:
                     'chosen (a threshold too high), or student and teacher are one network',
             'constant': f'exactly {value}: it depends on nothing that trains. Likely its layer is frozen '
                         '(frozen_stages, requires_grad=False) or the optimizer holds it with lr_mult=0',
-            'drowning': f'above {DROWNS:g} times the task loss ({value} against {task}): it drowns the task. Likely its '
-                        'loss_weight is for another normalisation, or its loss adds over places instead of averaging'}
+            'drowning': f'above {DROWNS:g} times the task loss ({value} against {task}): it drowns the task. Likely '
+                        'its loss_weight is for another normalisation, or its loss adds over places instead of '
+                        'averaging'}
         for what, text in said.items():
             # a constant is a step late: the first value has nothing to be equal to
             if self._runs[name, what] == self.patience - (what == 'constant'):
-                runner.logger.warning(f'distillation term {name} has been {text} ({self.patience} steps, up to iteration '
-                                      f'{runner.iter + 1})')
+                runner.logger.warning(f'distillation term {name} has been {text} ({self.patience} steps, up to '
+                                      f'iteration {runner.iter + 1})')
 
     def _sum_up(self, runner: Runner, values: dict[str, float], task: float) -> None:
         if self._steps >= SIZES_AFTER:

@@ -55,8 +55,8 @@ def check_unlabelled(runner: Runner) -> None:
     model, loader = distiller_of(runner), runner.cfg.get(KEY)
     wanted = model.unlabelled if isinstance(model, Distiller) else None
     if loader is not None and not isinstance(model, Distiller):
-        raise ConfigError(f'{KEY}: found one, and {type(model).__name__} distils nothing, so that nothing would read it; '
-                          'leave it out, or give a distil config')
+        raise ConfigError(f'{KEY}: found one, and {type(model).__name__} distils nothing, so that nothing would read '
+                          'it; leave it out, or give a distil config')
     if loader is not None and wanted is None:
         raise ConfigError(f'{KEY}: found one, and the model asks for none; add model.unlabelled=dict(weight=1.)')
     if wanted is None or not wanted.weight:
@@ -66,11 +66,11 @@ def check_unlabelled(runner: Runner) -> None:
                           f'dict(batch_size=4, sampler=dict(type=\'DefaultSampler\', shuffle=True), '
                           'dataset=dict(type=\'UnlabelledImages\', ...))')
     if not wanted.acting(model.terms):
-        raise ConfigError('model.unlabelled: no term acts on images without labels; those that there are need ground truth '
-                          f'or have images=\'labelled\': {[term.key for term in model.terms]}')
+        raise ConfigError('model.unlabelled: no term acts on images without labels; those that there are need ground '
+                          f'truth or have images=\'labelled\': {[term.key for term in model.terms]}')
     proposing = next((term for term in wanted.acting(model.terms) if looks_at_rois(term)), None)
     recorded = [source.key for name, source in model.sources.items() if proposing is not None
                 and isinstance(source, RecordedTeacher) and model.reached(name, [proposing])]
     if recorded:
-        raise ConfigError(f'{recorded[0]}.record: {proposing.key} asks for proposals on images without labels, which are '
-                          f'not recorded; take record out, or give {proposing.key} images=\'labelled\'')
+        raise ConfigError(f'{recorded[0]}.record: {proposing.key} asks for proposals on images without labels, which '
+                          f'are not recorded; take record out, or give {proposing.key} images=\'labelled\'')

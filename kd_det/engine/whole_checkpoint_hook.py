@@ -43,13 +43,13 @@ def _begin_from(runner, model, state: dict) -> None:
     missing, unexpected, shapes = mismatch(model, state)
     own, absent = len(model.state_dict()), len(missing) + len(shapes)
     if absent == own:
-        raise CheckpointMismatch(f'{what}: not one tensor of it fits the configured {type(model).__name__}, so training '
-                                 'would begin from random weights.' + _listing('keys it holds', unexpected, 5)
+        raise CheckpointMismatch(f'{what}: not one tensor of it fits the configured {type(model).__name__}, so '
+                                 'training would begin from random weights.' + _listing('keys it holds', unexpected, 5)
                                  + _listing('keys the network has', missing, 5)
                                  + '\nA backbone\'s own checkpoint belongs to model.backbone.init_cfg='
                                    'dict(type=\'Pretrained\', checkpoint=...).')
     check_values(model, {k: v for k, v in state.items() if k in model.state_dict()}, what)
     if absent:
-        runner.logger.warning(f'{what}: ONLY {own - absent} of {own} tensors fit; the other {absent} begin as the config '
-                              'initialises them.' + _listing('keys missing in the checkpoint', missing)
+        runner.logger.warning(f'{what}: ONLY {own - absent} of {own} tensors fit; the other {absent} begin as the '
+                              'config initialises them.' + _listing('keys missing in the checkpoint', missing)
                               + _listing('tensors of another shape', shapes))

@@ -53,7 +53,8 @@ class ExportedDetector(nn.Module):
             count = self.anchors[i]
             kept = self._scores(_rows(z, count), None if q is None else _rows(q, count))
             scores.append(kept)
-            found = self.line.decode(head, _rows(rows, count), getattr(self, f'priors_{i}'), getattr(self, f'strides_{i}'))
+            found = self.line.decode(head, _rows(rows, count), getattr(self, f'priors_{i}'),
+                                     getattr(self, f'strides_{i}'))
             boxes.append(get_box_tensor(found))
         return torch.cat(scores)[None], torch.cat(boxes)[None]
 

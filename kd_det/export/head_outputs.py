@@ -121,4 +121,5 @@ def outputs_of(model: nn.Module) -> HeadOutputs:
     known = ', '.join(cls.__name__ for cls, line in HEADS if line is not None)
     reason = 'its deformable convolutions are no ONNX operator that ONNX Runtime is tested with' \
         if isinstance(head, VFNetHead) else 'how its logits become scores and boxes is not in the table'
-    raise ConfigError(f'--onnx: {type(head).__name__} of {type(model).__name__}: {reason}; heads that are tested: {known}')
+    raise ConfigError(f'--onnx: {type(head).__name__} of {type(model).__name__}: {reason}; heads that are tested: '
+                      f'{known}')

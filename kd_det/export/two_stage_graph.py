@@ -24,15 +24,16 @@ def check_two_stage(model: nn.Module) -> None:
     extractor = getattr(roi_head, 'bbox_roi_extractor', None)
     for wrong, reason in (
             (getattr(roi_head, 'with_mask', False), 'its masks need a second pass over the boxes that NMS leaves'),
-            (type(roi_head) is not StandardRoIHead, f'{type(roi_head).__name__} is not Faster R-CNN\'s StandardRoIHead'),
+            (type(roi_head) is not StandardRoIHead,
+             f'{type(roi_head).__name__} is not Faster R-CNN\'s StandardRoIHead'),
             (type(rpn) is not RPNHead, f'{type(rpn).__name__} is not the RPNHead with anchors'),
             (not isinstance(head, BBoxHead) or isinstance(head, SABLHead),
              f'{type(head).__name__} does not encode boxes as deltas of proposals'),
             (getattr(head, 'custom_activation', False), f'{type(head).__name__} scores with an activation of its own'),
             (not isinstance(extractor, SingleRoIExtractor), f'{type(extractor).__name__} is not SingleRoIExtractor')):
         if wrong:
-            raise ConfigError(f'--onnx: {kind}: {reason}; of detectors with two stages Faster R-CNN alone is exported. The '
-                              'plain checkpoint has no such limit')
+            raise ConfigError(f'--onnx: {kind}: {reason}; of detectors with two stages Faster R-CNN alone is exported. '
+                              'The plain checkpoint has no such limit')
     layer = extractor.roi_layers[0]
     if getattr(layer, 'pool_mode', 'avg') != 'avg' or not hasattr(layer, 'aligned'):
         raise ConfigError(f'--onnx: {kind}: roi_layer {type(layer).__name__} is not RoIAlign with averages')

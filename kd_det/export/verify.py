@@ -99,8 +99,8 @@ def check(name: str, theirs: tuple, scores: np.ndarray, boxes: np.ndarray, shape
     """
     found = compare(name, theirs, onnx_detect.detect(scores, boxes, shape, meta), meta)
     if found.faults:
-        same_order = compare(name, theirs, onnx_detect.detect(preferred(theirs, scores, boxes, shape, meta), boxes, shape,
-                                                              meta), meta)
+        same_order = compare(name, theirs, onnx_detect.detect(preferred(theirs, scores, boxes, shape, meta), boxes,
+                                                              shape, meta), meta)
         if not same_order.faults:
             found = same_order
             found.ties = 1
@@ -142,7 +142,8 @@ def compare(name: str, theirs: tuple, ours: tuple, meta: dict) -> Agreement:
     missing = 0
     for box, score, label in zip(boxes, scores, labels):
         distance = np.abs(our_boxes - box).max(1) if len(our_boxes) else np.zeros(0)
-        near = free & (our_labels == label) & (distance <= BOX_TOLERANCE) & (np.abs(our_scores - score) <= SCORE_TOLERANCE)
+        alike = (distance <= BOX_TOLERANCE) & (np.abs(our_scores - score) <= SCORE_TOLERANCE)
+        near = free & (our_labels == label) & alike
         if not near.any():
             missing += score > edge + SCORE_TOLERANCE and not _thin(box[None], meta)[0]
             continue
@@ -152,8 +153,8 @@ def compare(name: str, theirs: tuple, ours: tuple, meta: dict) -> Agreement:
         result.score = max(result.score, float(abs(our_scores[best] - score)))
     surplus = int((free & (our_scores > edge + SCORE_TOLERANCE) & ~_thin(our_boxes, meta)).sum())
     if missing or surplus:
-        result.faults.append(f'{name}: PyTorch {len(scores)} detections, ONNX {len(our_scores)}; {missing} of PyTorch\'s '
-                             f'have no equal in class, box and score, {surplus} of ONNX\'s none')
+        result.faults.append(f'{name}: PyTorch {len(scores)} detections, ONNX {len(our_scores)}; {missing} of '
+                             f'PyTorch\'s have no equal in class, box and score, {surplus} of ONNX\'s none')
     return result
 
 

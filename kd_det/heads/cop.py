@@ -36,8 +36,8 @@ class COPHead(BatchedPAAHead):
     def _init_layers(self) -> None:
         super()._init_layers()
         if self.num_base_priors != 1:
-            raise ValueError(f'{type(self).__name__}: anchor_generator gives {self.num_base_priors} anchors per location; '
-                             'one is expected (one ratio, scales_per_octave=1)')
+            raise ValueError(f'{type(self).__name__}: anchor_generator gives {self.num_base_priors} anchors per '
+                             'location; one is expected (one ratio, scales_per_octave=1)')
         self.cop = nn.Conv2d(self.feat_channels, NUM_COEFFICIENTS, 3, padding=1)
 
     def forward_single(self, x: Tensor, scale: Scale) -> tuple[Tensor, Tensor, Tensor]:

@@ -140,7 +140,8 @@ def reader_of(head: nn.Module, key: str) -> Reader:
                       f'{", ".join(known)} and their subclasses (others: kd_det.heads.dense_targets.READERS)')
 
 
-def targets_of(head: nn.Module, noted: dict[str, list[Note | None]], images: int, level_sizes: list[int]) -> DenseTargets:
+def targets_of(head: nn.Module, noted: dict[str, list[Note | None]], images: int,
+               level_sizes: list[int]) -> DenseTargets:
     """From what a :class:`Reader` noted while the head's loss ran.
 
     Args:

@@ -41,9 +41,9 @@ def weighed_by_score(model: nn.Module, power: float = 1.0) -> Iterator[None]:
             elif (kind := kind_of(head)) is not None:
                 stack.enter_context(scored_losses(head, kind, power))
             else:
-                raise ConfigError(f'ScoreWeightHook: {where} is a {type(head).__name__}, which computes targets in a way '
-                                  'of its own; scores can weigh the RPN, R-CNN box heads and the dense heads of RetinaNet, '
-                                  'SSD, '
+                raise ConfigError(f'ScoreWeightHook: {where} is a {type(head).__name__}, which computes targets in a '
+                                  'way of its own; scores can weigh the RPN, R-CNN box heads and the dense heads of '
+                                  'RetinaNet, SSD, '
                                   + ', '.join(one.owners[0].__name__.removesuffix('Head') for one in KINDS))
         for sampler in _samplers(model):
             stack.enter_context(replaced(sampler, sample=_noting(sampler.sample)))

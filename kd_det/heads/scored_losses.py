@@ -211,7 +211,8 @@ class _Factors:
         self._used = True
         served = torch.cat([served for served, _ in self._images])  # (N P,)
         factors = None if all(factor is None for _, factor in self._images) else torch.cat([
-            torch.ones_like(served, dtype=torch.float32) if factor is None else factor for served, factor in self._images])
+            torch.ones_like(served, dtype=torch.float32) if factor is None else factor
+            for served, factor in self._images])
         if isinstance(self.head, PAAHead):  # some positives became background meanwhile
             served = self._served(list(asked.values())[1])
             factors = None if factors is None else factors.where(served, 1.0)

@@ -28,9 +28,9 @@ TOWERS: tuple[tuple[type, tuple[str, str] | str], ...] = (
     (TOODHead, 'one tower serves its classes and its boxes'),
     (VFNetHead, 'its boxes come in two steps, the second through deformable convolutions'),
     (YOLOXHead, ('multi_level_cls_convs', 'multi_level_reg_convs')),
-    (ATSSHead, ('cls_convs', 'reg_convs')), (GFLHead, ('cls_convs', 'reg_convs')), (FCOSHead, ('cls_convs', 'reg_convs')),
-    (RetinaHead, ('cls_convs', 'reg_convs')), (RetinaSepBNHead, ('cls_convs', 'reg_convs')),
-    (DDODHead, ('cls_convs', 'reg_convs')))
+    (ATSSHead, ('cls_convs', 'reg_convs')), (GFLHead, ('cls_convs', 'reg_convs')),
+    (FCOSHead, ('cls_convs', 'reg_convs')), (RetinaHead, ('cls_convs', 'reg_convs')),
+    (RetinaSepBNHead, ('cls_convs', 'reg_convs')), (DDODHead, ('cls_convs', 'reg_convs')))
 """Attributes of a head that hold its class tower and its box tower, or why it has no two. Add a head of your own here:
 a list of convolutions that all levels share, or a list of such lists, one for each level.
 """
@@ -128,8 +128,8 @@ def _tower(head: nn.Module, name: str, key: str) -> Tower:
     shared = not any(isinstance(layer, (nn.ModuleList, nn.Sequential)) for layer in layers)
     levels = tuple(tuple(level) for level in ([layers] if shared else layers))
     if not levels or not levels[0] or len({len(level) for level in levels}) > 1:
-        raise ConfigError(f'{key}: {type(head).__name__}.{name} holds {[len(level) for level in levels]} convolutions; at '
-                          'least one is needed (stacked_convs), equally many at every level')
+        raise ConfigError(f'{key}: {type(head).__name__}.{name} holds {[len(level) for level in levels]} convolutions; '
+                          'at least one is needed (stacked_convs), equally many at every level')
     for convolution in (convolution for level in levels for convolution in level):
         part = _last_part(convolution)[1]
         if part is None or tuple(part.order) != ('conv', 'norm', 'act'):
@@ -178,8 +178,8 @@ def check_entry(head: nn.Module, towers: dict[str, Tower], k: int, key: str) -> 
     with torch.no_grad(), training_format(head), ExitStack() as stack:
         for branch, tower in towers.items():
             for path in tower.paths(k):  # the activation behind may work in place
-                stack.enter_context(tap_layer(head.get_submodule(path), lambda output, found=heard[branch]: found.append(
-                    output.clone())))
+                stack.enter_context(tap_layer(
+                    head.get_submodule(path), lambda output, found=heard[branch]: found.append(output.clone())))
         said = DenseOutputs.of(head, decode, head(tuple(once)))
     with torch.enable_grad(), training_format(head), ExitStack() as stack:
         inputs = {branch: [level.requires_grad_() for level in levels] for branch, levels in heard.items()}

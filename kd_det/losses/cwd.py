@@ -42,8 +42,8 @@ def cwd_loss(
     """
     comparable(guided=guided, hint=hint)
     if guided.dim() < 3:
-        raise ValueError(f'maps (N, C, H, W) or tokens (N, L, C) are needed, found {tuple(guided.shape)}: a softmax over '
-                         'one place is always 1')
+        raise ValueError(f'maps (N, C, H, W) or tokens (N, L, C) are needed, found {tuple(guided.shape)}: a softmax '
+                         'over one place is always 1')
     mask = places(mask, guided)                                             # (N, M)
     ours, theirs = channels_first(guided), channels_first(hint.detach())    # (C, N, M)
 

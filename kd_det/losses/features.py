@@ -37,7 +37,8 @@ def places(mask: Tensor | None, feature: Tensor) -> Tensor | None:
     if mask.dtype != torch.bool:
         raise ValueError(f'mask must be of dtype bool, found {mask.dtype}')
     wanted = (*feature.shape[:2], 1) if feature.dim() == 3 else (len(feature), 1, *feature.shape[2:])
-    if feature.dim() not in (3, 4) or mask.dim() != len(wanted) or any(a not in (1, b) for a, b in zip(mask.shape, wanted)):
+    if (feature.dim() not in (3, 4) or mask.dim() != len(wanted)
+            or any(a not in (1, b) for a, b in zip(mask.shape, wanted))):
         raise ValueError(f'mask of shape {tuple(mask.shape)} does not fit features of shape {tuple(feature.shape)}; '
                          'for maps (N, C, H, W) give (N, 1, H, W), for tokens (N, L, C) (N, L, 1)')
     on_device_of(feature.device, mask=mask)

@@ -81,8 +81,8 @@ def _terms(student_log_prob: Tensor, teacher_log_prob: Tensor, kl: bool) -> Tens
 
 def _check_exponent(name: str, value: float) -> float:
     if 0 < value < 1:
-        raise ValueError(f'{name} must be 0, or 1 or larger, found {value!r}: cross-entropy times a root of the distance '
-                         'has an infinite slope where both agree; FocalKLLoss has gamma=0.5')
+        raise ValueError(f'{name} must be 0, or 1 or larger, found {value!r}: cross-entropy times a root of the '
+                         'distance has an infinite slope where both agree; FocalKLLoss has gamma=0.5')
     return value
 
 

@@ -45,8 +45,8 @@ class _Recomputed(Function):
     @staticmethod
     def backward(ctx, gradient: Tensor) -> tuple[Tensor | None, ...]:
         if torch.is_grad_enabled():
-            raise RuntimeError('this loss keeps its inputs alone and has no second derivative; create_graph=True is not '
-                               'supported')
+            raise RuntimeError('this loss keeps its inputs alone and has no second derivative; create_graph=True is '
+                               'not supported')
         result = torch.empty_like(ctx.saved_tensors[0])                          # (N, ...)
         for out, outer, student, *constants in rows_at_a_time(result, gradient, *ctx.saved_tensors):
             with torch.enable_grad():

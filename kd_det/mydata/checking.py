@@ -59,14 +59,14 @@ def _pictures(root: str, found: Found) -> None:
                 differing.append(f'{picture.file} is {picture.size[0]}x{picture.size[1]}, {picture.source} says '
                                  f'{picture.said[0]:g}x{picture.said[1]:g}')
     if missing:
-        raise DataError(f'--data: {len(missing)} images are not in {root!r}:{listing(missing)}\nPut them there, or take '
-                        'their annotations out')
+        raise DataError(f'--data: {len(missing)} images are not in {root!r}:{listing(missing)}\nPut them there, or '
+                        'take their annotations out')
     if broken:
         raise DataError(f'--data: {len(broken)} images are broken:{listing(broken)}')
     if differing:
         raise DataError(f'--data: {len(differing)} images have another size than their annotations say, so that boxes '
-                        f'would lie elsewhere:{listing(differing)}\nGive the images that were annotated (upright, as their '
-                        'EXIF data says), or mend width and height')
+                        f'would lie elsewhere:{listing(differing)}\nGive the images that were annotated (upright, as '
+                        'their EXIF data says), or mend width and height')
 
 
 def _overlap(found: Found) -> None:
@@ -102,8 +102,9 @@ def _unit(root: str, format: str, part: Part) -> None:
         return
     if beyond := looks_like_corners(coco_of(part, part.classes)):
         picture, thing = boxes[beyond[0]['id'] - 1]
-        raise DataError(f'--data: {where}: the boxes look like corners [x1, y1, x2, y2], e.g. {thing.box} ({thing.place}, '
-                        f'{picture.file} of {picture.size[0]}x{picture.size[1]}); COCO\'s are [x, y, width, height]')
+        raise DataError(f'--data: {where}: the boxes look like corners [x1, y1, x2, y2], e.g. {thing.box} '
+                        f'({thing.place}, {picture.file} of {picture.size[0]}x{picture.size[1]}); COCO\'s are [x, y, '
+                        'width, height]')
 
 
 def _boxes(root: str, found: Found, skip: bool) -> list[str]:
@@ -123,8 +124,8 @@ def _boxes(root: str, found: Found, skip: bool) -> list[str]:
                 kept.append(thing)
             picture.things = kept
     if bad and not skip:
-        raise DataError(f'--data: {len(bad)} boxes are empty or outside their image:{listing(bad)}\nMend them, or leave '
-                        'them out: --skip-bad-boxes')
+        raise DataError(f'--data: {len(bad)} boxes are empty or outside their image:{listing(bad)}\nMend them, or '
+                        'leave them out: --skip-bad-boxes')
     remarks = [f'left out: {len(bad)} boxes that are empty or outside their image:{listing(bad)}'] if bad else []
     return remarks + ([f'clipped: {clipped} boxes reached beyond their image'] if clipped else [])
 

@@ -102,7 +102,8 @@ def _add(path: str, pictures: dict, labels: dict, note: Any) -> None:
     if not isinstance(note, dict) or note.get('image_id') not in pictures:
         raise DataError(f'--data: {path}: {place} is of an image that the file does not list')
     if note.get('category_id') not in labels:
-        raise DataError(f'--data: {path}: {place} is of category {note.get("category_id")!r}; the categories are {labels}')
+        raise DataError(f'--data: {path}: {place} is of category {note.get("category_id")!r}; the categories are '
+                        f'{labels}')
     box = note.get('bbox')
     if not isinstance(box, list) or len(box) != 4 or not all(isinstance(v, (int, float)) for v in box):
         raise DataError(f'--data: {path}: {place} has bbox {box!r}; [x, y, width, height] in pixels is expected')

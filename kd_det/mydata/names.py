@@ -47,16 +47,16 @@ def declared(files: Files) -> tuple[str, list[str]] | None:
             found.append((name, _checked(files.path(name), [line.strip() for line in file if line.strip()])))
     for name, names in found[1:]:
         if names != found[0][1]:
-            raise DataError(f'--data: {files.path(found[0][0])} names the classes {found[0][1]}, {files.path(name)} names '
-                            f'{names}; mend or remove one of them, or give --classes')
+            raise DataError(f'--data: {files.path(found[0][0])} names the classes {found[0][1]}, {files.path(name)} '
+                            f'names {names}; mend or remove one of them, or give --classes')
     return found[0] if found else None
 
 
 def _of_yaml(path: str, names: Any) -> list[str]:
     if isinstance(names, dict):
         if sorted(names) != list(range(len(names))):
-            raise DataError(f'--data: {path}: names has the numbers {sorted(names, key=str)}; 0, 1, 2 ... without gaps are '
-                            'expected')
+            raise DataError(f'--data: {path}: names has the numbers {sorted(names, key=str)}; 0, 1, 2 ... without gaps '
+                            'are expected')
         names = [names[i] for i in range(len(names))]
     if not isinstance(names, list):
         raise DataError(f'--data: {path}: names is {names!r}; a list, or numbers with names, is expected')

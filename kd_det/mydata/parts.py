@@ -61,7 +61,7 @@ def by_word(groups: Mapping[str | None, list], what: str) -> tuple[dict[str, lis
         return {ALL: [one for members in groups.values() for one in members]}, []
     if None in groups:
         raise DataError(f'--data: {len(groups[None])} {what} lie outside the folders of '
-                        f'{", ".join(sorted(chosen.values()))}, e.g. {groups[None][0]!r}; move them into one of these, or '
-                        'take them out')
+                        f'{", ".join(sorted(chosen.values()))}, e.g. {groups[None][0]!r}; move them into one of these, '
+                        'or take them out')
     remarks = [f'not used: {len(groups[word])} {what} of {word!r}' for word in rest]
     return {part: list(groups[word]) for part, word in chosen.items()}, remarks

@@ -35,16 +35,16 @@ def split(root: str, found: Found, share: float = 0.2, seed: int = 0) -> list[st
     pool = found.parts.pop(name)
     groups = _groups(root, pool.pictures)
     if len(groups) < 2:
-        raise DataError(f'--data: {len(pool.pictures)} images, of which {len(groups)} differ; at least two are needed, one '
-                        'to train and one to measure on')
+        raise DataError(f'--data: {len(pool.pictures)} images, of which {len(groups)} differ; at least two are needed, '
+                        'one to train and one to measure on')
     chosen = _drawn(groups, share, seed)
     for part, inside in ((TRAIN, False), (VAL, True)):
         pictures = [picture for i, group in enumerate(groups) for picture in group if (i in chosen) == inside]
         pictures.sort(key=lambda picture: picture.file)
         found.parts[part] = Part(pool.source, pictures, list(pool.classes))
     count = len(found.parts[VAL].pictures)
-    return [f'split: {count} of {len(pool.pictures)} images ({count / len(pool.pictures):.0%}) are for validation, drawn '
-            f'class by class with seed {seed}, because there was no validation part']
+    return [f'split: {count} of {len(pool.pictures)} images ({count / len(pool.pictures):.0%}) are for validation, '
+            f'drawn class by class with seed {seed}, because there was no validation part']
 
 
 def _groups(root: str, pictures: list[Picture]) -> list[list[Picture]]:

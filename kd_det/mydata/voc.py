@@ -85,8 +85,8 @@ def _members(files: Files, names: list[str], image_set: str) -> list[str]:
         wanted = [line.split()[0] for line in file if line.strip()]
     missing = [stem for stem in wanted if stem not in stems]
     if missing or not wanted:
-        raise DataError(f'--data: {files.path(image_set)}: ' + (f'names {len(missing)} images without an XML file, e.g. '
-                                                                f'{missing[0]!r}' if missing else 'names no image'))
+        raise DataError(f'--data: {files.path(image_set)}: ' + (
+            f'names {len(missing)} images without an XML file, e.g. {missing[0]!r}' if missing else 'names no image'))
     return [stems[stem] for stem in wanted]
 
 

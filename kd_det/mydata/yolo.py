@@ -44,8 +44,8 @@ def read_yolo(files: Files, labels: dict[str, str | None], classes: list[str] | 
     """
     named = (None, classes) if classes else declared(files)
     if named is None:
-        raise DataError(f'--data: YOLO labels in {files.root!r}, and nothing that names their classes; put a classes.txt '
-                        'with one name a line beside them, or give --classes NAME NAME ...')
+        raise DataError(f'--data: YOLO labels in {files.root!r}, and nothing that names their classes; put a '
+                        'classes.txt with one name a line beside them, or give --classes NAME NAME ...')
     if orphans := [name for name, picture in labels.items() if picture is None]:
         raise DataError(f'--data: {len(orphans)} label files have no picture, e.g. {files.path(orphans[0])}; put the '
                         'pictures there or take the label files away')
@@ -92,9 +92,9 @@ def _thing(place: str, words: list[str], width: int, height: int, named: tuple[s
         raise DataError(f'--data: {place}: found {" ".join(words)!r}; class x y w h, or class and the corners of an '
                         'outline, is expected (a confidence behind them must go)')
     if any(value > BEYOND for value in values[1:]):
-        raise DataError(f'--data: {place}: found {" ".join(words)!r}; YOLO\'s numbers are shares of the image\'s sides, 0 '
-                        f'to 1, and these look like pixels; divide x and w by the width ({width}), y and h by the height '
-                        f'({height})')
+        raise DataError(f'--data: {place}: found {" ".join(words)!r}; YOLO\'s numbers are shares of the image\'s '
+                        f'sides, 0 to 1, and these look like pixels; divide x and w by the width ({width}), y and h by '
+                        f'the height ({height})')
     index, names = int(values[0]), named[1]
     if not 0 <= index < len(names):
         raise DataError(f'--data: {place}: class {index}, but {named[0] or "--classes"} names {len(names)}: {names}')

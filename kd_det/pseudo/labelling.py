@@ -84,8 +84,8 @@ class Labeller:
         for teacher in teachers:
             strange = [name for name in teacher.classes if name not in classes]
             if strange:
-                raise DataError(f'teacher {teacher.checkpoint} knows {list(teacher.classes)}, of which {strange} are not '
-                                f'among the classes {list(classes)}; names must agree')
+                raise DataError(f'teacher {teacher.checkpoint} knows {list(teacher.classes)}, of which {strange} are '
+                                f'not among the classes {list(classes)}; names must agree')
         unknown = [name for name in classes if not any(name in teacher.classes for teacher in teachers)]
         if unknown:
             raise DataError(f'no teacher knows the classes {unknown}; their objects would be taken for background')
@@ -177,7 +177,8 @@ def _resumed(path: str, head: str) -> dict[str, dict]:
     with open(path, encoding='utf-8') as file:
         lines = file.read().split('\n')
     if lines[0] and lines[0] != head:
-        raise DataError(f'{path} is of a run with other teachers, thresholds or images; remove it, or give another --out')
+        raise DataError(f'{path} is of a run with other teachers, thresholds or images; remove it, or give another '
+                        '--out')
     done = {}
     for line in lines[1:-1]:  # the last one is empty, or was cut
         image = json.loads(line)
@@ -203,7 +204,8 @@ def _labelled(labeller: Labeller, path: str, thresholds: Sequence[ClassThreshold
     return dict(width=width, height=height, boxes=rows)
 
 
-def _coco(labeller: Labeller, names: Sequence[str], done: dict[str, dict], thresholds: Sequence[ClassThreshold]) -> dict:
+def _coco(labeller: Labeller, names: Sequence[str], done: dict[str, dict],
+          thresholds: Sequence[ClassThreshold]) -> dict:
     images, notes = [], []
     for number, name in enumerate(names, 1):
         images.append(dict(id=number, file_name=name, width=done[name]['width'], height=done[name]['height']))

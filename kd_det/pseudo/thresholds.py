@@ -59,8 +59,8 @@ def choose(classes: Sequence[str], found: Sequence[Detections], truth: Sequence[
             objects += int((mine & ~crowd).sum())
             rows += _matched(detections, boxes[mine], crowd[mine], label, iou)
         if not objects:
-            raise DataError(f'class {name!r} has no object in the validation set; no threshold can be chosen for it, give '
-                            'one with --threshold')
+            raise DataError(f'class {name!r} has no object in the validation set; no threshold can be chosen for it, '
+                            'give one with --threshold')
         rows.sort(key=lambda row: -row[0])
         if not any(true for _, true in rows):
             raise DataError(f'class {name!r}: none of {len(rows)} detections finds one of its {objects} objects; class '

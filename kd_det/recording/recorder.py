@@ -140,8 +140,8 @@ def _loader(cfg: Config, epochs: int | None) -> DataLoader:
     """The run's own train loader."""
     randomness = cfg.get('randomness') or {}
     if epochs and randomness.get('seed') is None:
-        raise ConfigError('randomness.seed: None, and --epochs records what a run of one seed sees; set it here and in the '
-                          'run')
+        raise ConfigError('randomness.seed: None, and --epochs records what a run of one seed sees; set it here and in '
+                          'the run')
     seed = randomness.get('seed') or 0
     loader = Runner.build_dataloader(cfg.train_dataloader, seed=seed,
                                      diff_rank_seed=randomness.get('diff_rank_seed', False))
@@ -193,7 +193,8 @@ def _check_canvas(dataset: Any, preprocessor: nn.Module) -> None:
         listed = ', '.join(f'{height}x{width}' for height, width in sorted(canvases)[:6])
         listed += ' ...' if len(canvases) > 6 else ''
         most = tuple(max(sides) for sides in zip(*canvases))
-        raise ConfigError(f'train_dataloader: its images end on {len(canvases)} canvases ({listed}), and a batch is padded '
-                          'to the largest in it, which reaches the teacher\'s features. Pad all alike '
-                          f'(data_preprocessor.batch_augments=[dict(type=\'BatchFixedSizePad\', size={most})], of masks '
-                          'pad_mask=True too), or record the very batches that a run of this seed sees: --epochs N')
+        raise ConfigError(f'train_dataloader: its images end on {len(canvases)} canvases ({listed}), and a batch is '
+                          'padded to the largest in it, which reaches the teacher\'s features. Pad all alike '
+                          f'(data_preprocessor.batch_augments=[dict(type=\'BatchFixedSizePad\', size={most})], of '
+                          'masks pad_mask=True too), or record the very batches that a run of this seed sees: '
+                          '--epochs N')

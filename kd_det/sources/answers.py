@@ -62,8 +62,8 @@ def of_pass(found: Pass, kept: Sequence[str], key: str) -> dict[str, Tensor]:
     for name, tensor in answers.items():
         if not isinstance(tensor, Tensor) or tensor.dim() == 0 or len(tensor) != len(found.samples):
             shape = tuple(tensor.shape) if isinstance(tensor, Tensor) else type(tensor).__name__
-            raise ConfigError(f'{key}.record: {name.rsplit("/", 1)[0]} gives {shape} for {len(found.samples)} images; only '
-                              'what is one tensor for each image can be recorded')
+            raise ConfigError(f'{key}.record: {name.rsplit("/", 1)[0]} gives {shape} for {len(found.samples)} images; '
+                              'only what is one tensor for each image can be recorded')
     return answers
 
 

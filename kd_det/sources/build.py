@@ -43,7 +43,8 @@ def _check_inheritances(teachers: list[FrozenTeacher]) -> None:
     taken: dict[str, str] = {}
     for inheritance in [teacher.inheritance for teacher in teachers if teacher.inheritance is not None]:
         for part in inheritance.parts:
-            twice = [other for other in taken if f'{part}.'.startswith(f'{other}.') or f'{other}.'.startswith(f'{part}.')]
+            twice = [other for other in taken if f'{part}.'.startswith(f'{other}.')
+                     or f'{other}.'.startswith(f'{part}.')]
             if twice:
                 raise ConfigError(f'{inheritance.key}: {part!r} is inherited by {taken[twice[0]]} already')
             taken[part] = inheritance.key
@@ -68,7 +69,8 @@ def build_network(student: nn.Module, key: str, cfg: Any) -> FrozenTeacher | Pee
             cfg.pop('record', None)  # None: not recorded
     if kind not in KINDS:
         raise ConfigError(f'{key}.type: found {kind!r}; one of {sorted([*KINDS, "Ensemble"])} is expected')
-    arguments = check_arguments(key, cfg, KINDS[kind], ('key', 'student_preprocessor'), 'dict(config=..., checkpoint=...)')
+    arguments = check_arguments(key, cfg, KINDS[kind], ('key', 'student_preprocessor'),
+                                'dict(config=..., checkpoint=...)')
     source = KINDS[kind](**arguments, key=key, student_preprocessor=student.data_preprocessor)
     if isinstance(source, FrozenTeacher):
         source.belongs_to(student)

@@ -30,8 +30,8 @@ class Member:
         weights = weight if isinstance(weight, (list, tuple)) else [weight]
         if not weights or any(isinstance(w, bool) or not isinstance(w, (int, float)) or not 0 <= w < math.inf
                               for w in weights):
-            raise ConfigError(f'{key}.weight: found {weight!r}; a number of at least 0 is expected, or a list with one for '
-                              'each of the student\'s classes')
+            raise ConfigError(f'{key}.weight: found {weight!r}; a number of at least 0 is expected, or a list with one '
+                              'for each of the student\'s classes')
         if classes is not None and (not isinstance(classes, (list, tuple)) or not classes or any(
                 isinstance(c, bool) or not isinstance(c, int) or c < 0 for c in classes)
                 or len(set(classes)) != len(classes)):
@@ -127,8 +127,9 @@ class Ensemble:
             raise ConfigError(f'{key}.confidence: found {confidence!r}; a temperature above 0 is expected, or None')
         named = isinstance(weights, dict) and set(weights) == {'ap'} and isinstance(weights['ap'], str)
         if weights not in (None, 'ap') and not named:
-            raise ConfigError(f'{key}.weights: found {weights!r}; \'ap\' is expected, dict(ap=\'annotations/dev.json\'), '
-                              'or None (numbers are given with the members, members=dict(a=dict(weight=2.), ...))')
+            raise ConfigError(f'{key}.weights: found {weights!r}; \'ap\' is expected, '
+                              'dict(ap=\'annotations/dev.json\'), or None (numbers are given with the members, '
+                              'members=dict(a=dict(weight=2.), ...))')
         self.key, self.confidence = key, confidence
         self.weighs_by_ap, self.ap_on = weights is not None, weights['ap'] if named else None
         self.members: dict[str, Member] = {}
@@ -238,8 +239,8 @@ class Ensemble:
         """What all say; a single member's own answer where that is all there is to it."""
         if len(self.members) == 1 and not self.partial:
             return next(iter(passes.values()))
-        return EnsemblePass(list(passes.values()), [member.class_map for member in self.members.values()], self._weights,
-                            self.known, self.confidence)
+        return EnsemblePass(list(passes.values()), [member.class_map for member in self.members.values()],
+                            self._weights, self.known, self.confidence)
 
     def describe(self) -> list[str]:
         """Lines of the plan."""
@@ -249,8 +250,9 @@ class Ensemble:
                  + (', weighted class by class by their AP on the evaluation set' if self.weighs_by_ap else '')]
         for name, member in self.members.items():
             lines.append(f'    {name}: weight {member.weight}'
-                         + ('' if member.class_map is None else f', knows the student\'s classes {member.class_map} only'))
+                         + ('' if member.class_map is None
+                            else f', knows the student\'s classes {member.class_map} only'))
         if self.known is not None:
-            lines.append(f'    nobody knows the student\'s classes {(~self.known).nonzero().flatten().tolist()}; nothing '
-                         'is said about them')
+            lines.append(f'    nobody knows the student\'s classes {(~self.known).nonzero().flatten().tolist()}; '
+                         'nothing is said about them')
         return lines

@@ -121,7 +121,9 @@ class EnsemblePass:
         shares = self._by_prior([one.logits for one in found], sigmoid) if self.partial else self._members().tolist()
         boxes = sum(w.unsqueeze(-1) * one.all_boxes() if self.partial else w * one.all_boxes()
                     for w, one in zip(shares, found))  # (N, P, 4)
-        factor = None if any(one.factor is None for one in found) else sum(w * one.factor for w, one in zip(shares, found))
+        factor = None
+        if all(one.factor is not None for one in found):
+            factor = sum(w * one.factor for w, one in zip(shares, found))
         lead = found[0]
         return DenseOutputs(lead.head, _already_boxes, mixed, boxes, factor, lead.priors, lead.strides,
                             lead.level_sizes)

@@ -64,8 +64,9 @@ def fold_batch_norms(model: nn.Module, probe: Callable[[], list[Tensor]], keep: 
         if changed is None:
             changed = max(folds, key=lambda fold: _change_by(model, fold, originals[fold], probe, said))
         raise ConfigError(f'{key}.fuse_conv_bn: the network says other things when the batch norm '
-                          f'{changed.path(changed.norm)} is folded into its convolution: something else uses or changes '
-                          f'what lies between it and {changed.path(changed.convolution)}. Set {key}.fuse_conv_bn=False')
+                          f'{changed.path(changed.norm)} is folded into its convolution: something else uses or '
+                          f'changes what lies between it and {changed.path(changed.convolution)}. Set '
+                          f'{key}.fuse_conv_bn=False')
     return folds
 
 

@@ -63,8 +63,8 @@ class FrozenTeacher:
 
     trains = False
 
-    def __init__(self, config: str | dict, checkpoint: str | None = None, strict: bool = True, fuse_conv_bn: bool = True,
-                 channels_last: bool = True, compile: bool = False, scale_factor: int = 1,
+    def __init__(self, config: str | dict, checkpoint: str | None = None, strict: bool = True,
+                 fuse_conv_bn: bool = True, channels_last: bool = True, compile: bool = False, scale_factor: int = 1,
                  cfg_options: dict | None = None, check: int = 24, baseline: float | None = None,
                  inherit: list[str] | None = None, key: str = 'teacher',
                  student_preprocessor: nn.Module | None = None) -> None:
@@ -172,8 +172,9 @@ class FrozenTeacher:
         check_values(self.model, fitting, f'{self.key}.checkpoint {self.checkpoint}')
         self.model.load_state_dict(fitting, strict=False)
         if missing or unexpected or shapes:
-            print_log(f'TEACHER LOADED IN PART ({self.key}.strict=False): {len(fitting)} of {len(own)} tensors; what is '
-                      f'missing stays RANDOM.\n  missing: {missing}\n  unexpected: {unexpected}\n  other shape: {shapes}',
+            print_log(f'TEACHER LOADED IN PART ({self.key}.strict=False): {len(fitting)} of {len(own)} tensors; what '
+                      f'is missing stays RANDOM.\n  missing: {missing}\n  unexpected: {unexpected}\n  other shape: '
+                      f'{shapes}',
                       'current', level=30)
 
     # -- copies and moves -------------------------------------------------------------------------------------------
@@ -263,13 +264,13 @@ class FrozenTeacher:
         for i, sample in enumerate(samples):
             view = sample.get('teacher_view')
             if view is None:
-                raise ConfigError(f'{self.key}.scale_factor={scale}: the samples carry no view for the teacher; make the '
-                                  'train data set dict(type="TwoViewDataset", '
+                raise ConfigError(f'{self.key}.scale_factor={scale}: the samples carry no view for the teacher; make '
+                                  'the train data set dict(type="TwoViewDataset", '
                                   f'scale_factor={scale}, dataset=<the student\'s data set>)')
             h, w = sample.metainfo['img_shape'][:2]
             if view.shape[-2:] != (h * scale, w * scale):
-                raise ConfigError(f'{self.key}.scale_factor={scale}: the student sees {(h, w)} pixels, the teacher\'s view '
-                                  f'has {tuple(view.shape[-2:])}; TwoViewDataset must use the same scale_factor')
+                raise ConfigError(f'{self.key}.scale_factor={scale}: the student sees {(h, w)} pixels, the teacher\'s '
+                                  f'view has {tuple(view.shape[-2:])}; TwoViewDataset must use the same scale_factor')
             batch[i, :, :h * scale, :w * scale] = normalise(view.to(inputs.device), preprocessor)
         return batch
 

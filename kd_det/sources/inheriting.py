@@ -78,8 +78,9 @@ class Inheritance:
             numbers, of = (sum(own[k].numel() for k in keys)
                            for keys in (given, [k for k in own if k.startswith(f'{part}.')]))
             kept = self._others[part] + [f'{name} (not in the checkpoint)' for name in names if name not in self._held]
-            lines.append(f'{self.key}: {part} begins as the teacher\'s: {len(given)} of {len(given) + len(kept)} tensors, '
-                         f'{numbers} of {of} numbers' + (f'; the student\'s own stay: {_listed(kept)}' if kept else ''))
+            lines.append(f'{self.key}: {part} begins as the teacher\'s: {len(given)} of {len(given) + len(kept)} '
+                         f'tensors, {numbers} of {of} numbers'
+                         + (f'; the student\'s own stay: {_listed(kept)}' if kept else ''))
         return lines
 
     def release(self) -> None:

@@ -35,9 +35,11 @@ class Pass:
 
     runs_by_image = True
 
-    def __init__(self, model: nn.Module, inputs: Tensor, samples: list, shapes: dict[str, LayerShape], whole: bool = True,
-                 rpn_levels: list[int] | None = None, rois: Callable[[], list[Tensor]] | None = None,
-                 around: Callable[[], AbstractContextManager] = nullcontext, grad: bool = False, scale: int = 1) -> None:
+    def __init__(self, model: nn.Module, inputs: Tensor, samples: list, shapes: dict[str, LayerShape],
+                 whole: bool = True, rpn_levels: list[int] | None = None,
+                 rois: Callable[[], list[Tensor]] | None = None,
+                 around: Callable[[], AbstractContextManager] = nullcontext, grad: bool = False,
+                 scale: int = 1) -> None:
         self.model, self.inputs, self.samples = model, inputs, samples
         self._whole, self.rpn_levels, self._rois = whole, rpn_levels, rois
         self._around, self._grad, self.scale = around, grad, scale

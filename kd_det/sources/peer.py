@@ -71,7 +71,8 @@ class Peer:
     def open(self, inputs: Tensor, samples: list, whole: bool = True, rois: object = None) -> Pass:
         """The peer on this batch, as part of the training graph."""
         self.load()
-        return Pass(self.model, self.prepare(inputs, samples), samples, self.shapes, whole, around=nullcontext, grad=True)
+        return Pass(self.model, self.prepare(inputs, samples), samples, self.shapes, whole, around=nullcontext,
+                    grad=True)
 
     def prepare(self, inputs: Tensor, samples: list) -> Tensor:
         """(N, C, H, W), normalised as the peer was or will be."""
@@ -83,7 +84,8 @@ class Peer:
         """Lines of the plan."""
         parameters = sum(p.numel() for p in self.model.parameters()) / 1e6
         lines = [f'second network ({self.key}) {type(self.model).__name__}, {type(self.model.bbox_head).__name__} '
-                 f'({parameters:.2f} M parameters), {self.name}, weights {self.checkpoint or "of its own initialisation"}']
+                 f'({parameters:.2f} M parameters), {self.name}, weights '
+                 f'{self.checkpoint or "of its own initialisation"}']
         if self.renormalise is not None:
             lines.append(f'inputs are re-normalised for the {self.key} (its mean, std or channel order differ)')
         return lines

@@ -100,8 +100,8 @@ class RecordedTeacher(FrozenTeacher):
         for term in terms:
             if term.asks() is None:
                 raise ConfigError(f'{self.key}.record: {term.key}, {type(term).__name__}, runs the teacher itself, not '
-                                  'only what can be recorded of a view; take record out, or give the term a source of its '
-                                  'own')
+                                  'only what can be recorded of a view; take record out, or give the term a source of '
+                                  'its own')
         self._asks = tuple(dict.fromkeys(ask for term in terms for ask in term.asks()))
         self._kept = kept_for(self._asks)
 
@@ -138,11 +138,12 @@ class RecordedTeacher(FrozenTeacher):
             if self.inheritance is not None:
                 own = self.model.state_dict()
                 self.inheritance.hold({name: value for name, value in state.items() if name in own})
-        self.shards.open(dict(weights=weights, network=_hash_of(self._network_cfg), scale_factor=str(self.scale_factor)))
+        self.shards.open(dict(weights=weights, network=_hash_of(self._network_cfg),
+                              scale_factor=str(self.scale_factor)))
         if runs_roi_head(self._asks):
             if state is None:
-                raise ConfigError(f'{self.key}.checkpoint: found None; the RoI head answers for the student\'s RoIs and '
-                                  'runs, on recorded features, so that its weights are needed')
+                raise ConfigError(f'{self.key}.checkpoint: found None; the RoI head answers for the student\'s RoIs '
+                                  'and runs, on recorded features, so that its weights are needed')
             if not self._has_parameters:
                 self._take_roi_head(state)
         self.loaded = True
@@ -240,18 +241,20 @@ class RecordedTeacher(FrozenTeacher):
     def _check_colours(self, recorded: np.ndarray, seen: np.ndarray, sample: Any) -> None:
         found = difference(recorded, seen)
         if found > TOLERANCE:
-            raise ConfigError(f'{self.key}.record: the colours of {words_of(sample)} are not those of the recorded view '
-                              f'({found:.1f} grey levels apart, {TOLERANCE:g} are allowed): the pipeline changes it at '
-                              f'random, or otherwise than when {self.record.folder} was recorded, or the file is another')
+            raise ConfigError(f'{self.key}.record: the colours of {words_of(sample)} are not those of the recorded '
+                              f'view ({found:.1f} grey levels apart, {TOLERANCE:g} are allowed): the pipeline changes '
+                              f'it at random, or otherwise than when {self.record.folder} was recorded, or the file is '
+                              'another')
 
     @torch.no_grad()
     def _ask(self, inputs: Tensor, samples: list, missing: list[int]) -> list[dict[str, np.ndarray]]:
         """The live teacher's answers for some images of a batch."""
         if self.record.missing == 'error' or self.checkpoint is None:
             why = 'record.missing is \'error\'' if self.record.missing == 'error' else 'there is no checkpoint'
-            raise ConfigError(f'{self.key}.record: {self.record.folder} has no answer for {words_of(samples[missing[0]])} '
-                              f'on a canvas of {inputs.shape[-2]}x{inputs.shape[-1]} pixels, and {why}; record it (kd-det '
-                              'record), or let the run do it (record.missing=\'record\' and a checkpoint)')
+            raise ConfigError(f'{self.key}.record: {self.record.folder} has no answer for '
+                              f'{words_of(samples[missing[0]])} on a canvas of {inputs.shape[-2]}x{inputs.shape[-1]} '
+                              f'pixels, and {why}; record it (kd-det record), or let the run do it '
+                              '(record.missing=\'record\' and a checkpoint)')
         _ = self.network
         if len(missing) < len(samples):
             inputs, samples = inputs[missing], [samples[i] for i in missing]
@@ -260,8 +263,8 @@ class RecordedTeacher(FrozenTeacher):
         for image, sample in zip(images, samples):
             name = not_finite(image)
             if name is not None:
-                raise ValueError(f'{self.key}: its answer {name} for {words_of(sample)} is inf or nan and is not recorded; '
-                                 f'evaluate {self.key}.checkpoint {self.checkpoint}')
+                raise ValueError(f'{self.key}: its answer {name} for {words_of(sample)} is inf or nan and is not '
+                                 f'recorded; evaluate {self.key}.checkpoint {self.checkpoint}')
         return images
 
     # -- words ------------------------------------------------------------------------------------------------------

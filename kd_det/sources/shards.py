@@ -78,7 +78,8 @@ class Shards:
             ConfigError: one holds answers of something else.
         """
         self._scanned = time.monotonic()
-        names = sorted(name for name in os.listdir(self.folder) if name.endswith(SUFFIX)) if osp.isdir(self.folder) else []
+        found = os.listdir(self.folder) if osp.isdir(self.folder) else []
+        names = sorted(name for name in found if name.endswith(SUFFIX))
         for name in names:
             if name not in self._seen:
                 self._seen.add(name)
@@ -129,8 +130,8 @@ class Shards:
             differs = [what for what in self.identity if other.get(what) != self.identity[what]]
             if differs:
                 listed = '; '.join(f'{what}: {other.get(what)} there, {self.identity[what]} here' for what in differs)
-                raise ConfigError(f'{self.key}: {osp.join(self.folder, name)} holds answers of another teacher ({listed}); '
-                                  'give another folder, or remove this one')
+                raise ConfigError(f'{self.key}: {osp.join(self.folder, name)} holds answers of another teacher '
+                                  f'({listed}); give another folder, or remove this one')
 
     # -- reading ----------------------------------------------------------------------------------------------------
     def read(self, view: str) -> Answers:

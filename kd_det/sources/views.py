@@ -30,8 +30,8 @@ def view_of(sample: Any, canvas: tuple[int, int]) -> str:
     meta = sample.metainfo
     path = meta.get('img_path') or ''
     flip = meta.get('flip_direction') if meta.get('flip') else None
-    what = [str(meta.get('img_id')), osp.basename(path), _file_size(path), [int(side) for side in meta['img_shape'][:2]],
-            flip, [int(side) for side in canvas]]
+    what = [str(meta.get('img_id')), osp.basename(path), _file_size(path),
+            [int(side) for side in meta['img_shape'][:2]], flip, [int(side) for side in canvas]]
     return hashlib.blake2b(json.dumps(what).encode(), digest_size=8).hexdigest()
 
 

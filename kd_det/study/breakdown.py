@@ -37,8 +37,8 @@ def breakdown(study: Study, images: dict[str, Found], records: dict[str, dict[in
     if priced:
         lines = [f'| | {" | ".join(TYPES)} |', '| --- |' + ' ---: |' * len(TYPES)]
         lines += [line([row.label, *(f'{images[row.name].errors[kind]:.1f}' for kind in TYPES)]) for row in priced]
-        tables += [f'**{study.title}: error types** (AP50 points that fixing each alone would give; mean over seeds)', '',
-                   *lines, '']
+        tables += [f'**{study.title}: error types** (AP50 points that fixing each alone would give; mean over seeds)',
+                   '', *lines, '']
     return '\n'.join(tables)
 
 
@@ -49,7 +49,8 @@ def _by_group(study: Study, records: dict[str, dict[int, dict]] | None) -> list[
     for row in study.rows:
         runs = (records or {}).get(row.name)
         if runs:
-            values = [[mean_ap(run['per_class'], classes) for run in runs.values()] for classes in study.groups.values()]
+            values = [[mean_ap(run['per_class'], classes) for run in runs.values()]
+                      for classes in study.groups.values()]
             lines.append(line([row.label, *(spread_text(spread_of(one)) for one in values)]))
     return [f'**{study.title}: mean AP by group of classes**', '', *lines, ''] if len(lines) > 2 else []
 

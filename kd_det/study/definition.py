@@ -74,7 +74,8 @@ class Study:
 
     def teaching(self) -> set[str]:
         """Names of the rows that teach others."""
-        named = [self.teacher, *(row.teacher for row in self.rows), *(t for row in self.rows for t in row.sources.values())]
+        named = [self.teacher, *(row.teacher for row in self.rows),
+                 *(t for row in self.rows for t in row.sources.values())]
         return {one[0] for one in named if one}
 
     def teacher_of(self, row: StudyRow) -> tuple | None:

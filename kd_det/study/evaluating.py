@@ -83,8 +83,8 @@ def agree(name: str, logged: Accuracy, evaluated: Accuracy) -> None:
     """
     one, other = logged.figures['AP'], evaluated.figures['AP']
     if one is None or other is None or abs(one - other) > TOLERANCE:
-        raise StudyError(f'{name}: the checkpoint evaluates to AP {other}, the run\'s last validation says {one}; is it '
-                         'the last epoch\'s checkpoint, and the data the same?')
+        raise StudyError(f'{name}: the checkpoint evaluates to AP {other}, the run\'s last validation says {one}; is '
+                         'it the last epoch\'s checkpoint, and the data the same?')
 
 
 def detections_path(results: str, row: StudyRow, seed: int) -> str:

@@ -90,8 +90,8 @@ def _computed(results: str, truth: str, row: StudyRow, base: StudyRow, records: 
     for seed in seeds:
         expected = one[seed]['annotations'].get(osp.basename(truth))
         if expected not in (None, file_hash(truth)):
-            raise StudyError(f'{truth} is not the file that {row.name} seed {seed} was evaluated on; give the same data '
-                             'with --data-root')
+            raise StudyError(f'{truth} is not the file that {row.name} seed {seed} was evaluated on; give the same '
+                             'data with --data-root')
     files = {seed: _checked(results, row, seed, one[seed]) for seed in seeds}
     classes = tuple(one[seeds[0]]['per_class']) or None
     found: dict = {}

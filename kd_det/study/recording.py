@@ -83,7 +83,8 @@ def schedule(cfg: Config) -> dict:
 def annotations(cfg: Config, root: str) -> dict[str, str]:
     """SHA-256 of the annotation files that were trained and evaluated on, by file name."""
     evaluated = next(value for _, value in ann_files(cfg.val_evaluator, ''))
-    trained = [value for key in ('train_dataloader', 'unlabelled_dataloader') for _, value in ann_files(cfg.get(key), '')]
+    trained = [value for key in ('train_dataloader', 'unlabelled_dataloader')
+               for _, value in ann_files(cfg.get(key), '')]
     found = {}
     for value in (*trained, evaluated):
         name = osp.basename(value)

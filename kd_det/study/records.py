@@ -52,7 +52,8 @@ def row_records(results: str, row: StudyRow) -> dict[int, dict]:
             record = read_record(osp.join(folder, file))
             if row.network == 'second':
                 if 'peer' not in record:
-                    raise StudyError(f'{osp.join(folder, file)}: no second network in it; row {row.name!r} is not of CoLAD')
+                    raise StudyError(f'{osp.join(folder, file)}: no second network in it; row {row.name!r} is not of '
+                                     'CoLAD')
                 record = {**record, **record['peer']}
             found[int(match[1])] = record
     return dict(sorted(found.items()))

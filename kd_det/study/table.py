@@ -148,7 +148,8 @@ def notes(study: Study, records: dict, over_images: bool = False) -> list[str]:
         return ['No run is recorded yet.']
     lines = ['± is the standard deviation over seeds; differences are paired by seed, intervals '
              + ('over seeds ' if over_images else '') + 'are Student\'s t.'
-             + (f' Intervals over images: paired bootstrap, {DRAWS:,} draws of the evaluation images, seeds as they are.'
+             + (f' Intervals over images: paired bootstrap, {DRAWS:,} draws of the evaluation images, seeds as they '
+                'are.'
                 if over_images else '')]
     for row in study.rows:
         if len({r['config_sha256'] for r in records[row.name].values()}) > 1:

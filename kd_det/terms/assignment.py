@@ -96,8 +96,8 @@ class LabelAssignment(Term):
             raise ConfigError(f'{key}.config: {error}') from error
         if isinstance(head, PAAHead) != isinstance(theirs, PAAHead) or list(ours) != list(others):
             raise ConfigError(f'{key}.config: {type(theirs).__name__} decides in {list(others) or "paa_reassign"}, the '
-                              f'student\'s {type(head).__name__} in {list(ours) or "paa_reassign"}; LAD needs heads that '
-                              'decide alike')
+                              f'student\'s {type(head).__name__} in {list(ours) or "paa_reassign"}; LAD needs heads '
+                              'that decide alike')
 
     def asks(self) -> tuple[str, ...] | None:
         return ('dense',) if self._from_outputs else None
@@ -129,8 +129,9 @@ class LabelAssignment(Term):
         where = ', '.join(dynamic_assigners(head)) or 'paa_reassign'
         quality = 'the teacher\'s (copy_quality)' if self.copy_quality else 'the student\'s own'
         schedule = self.schedule.describe()
-        self._plan = [f'assignment: the {self.source}\'s, at {type(head).__name__}.{where}; quality of positives: {quality}'
-                      f'; box loss averaged as in the {self.box_loss_average}' + (f', {schedule}' if schedule else '')]
+        self._plan = [f'assignment: the {self.source}\'s, at {type(head).__name__}.{where}; quality of positives: '
+                      f'{quality}; box loss averaged as in the {self.box_loss_average}'
+                      + (f', {schedule}' if schedule else '')]
         if type(theirs) is PAAHead:
             self._plan.append(f'    the teacher fits its mixtures one by one; {source.key}.cfg_options='
                               '{\'model.bbox_head.type\': \'BatchedPAAHead\'} fits them all at once')
@@ -159,7 +160,8 @@ def decisions(teacher: Pass, counts: list[int]) -> Assignments:
     sums = torch.stack([level.float().sum() for level in flatten_levels(outputs)])
     if not bool(sums.isfinite().all()):
         raise ValueError(f'label assignment: the predictions of the teacher\'s {type(head).__name__} are inf or nan; '
-                         'nothing it decides means anything. Evaluate teacher.checkpoint; under mixed precision try bf16')
+                         'nothing it decides means anything. Evaluate teacher.checkpoint; under mixed precision try '
+                         'bf16')
     with training_format(head), record(head, stop_after=count) as assignments:
         if decides_from_outputs(head):
             truths, ignored, metas = unpack_gt_instances(teacher.samples)

@@ -50,8 +50,8 @@ class ClassBalancedDistillation(Hint):
     def check(self, student: nn.Module, source: Any) -> None:
         for name, path in (('layer', self.layer), ('teacher_layer', self.teacher_layer)):
             if part_of(path) != 'roi_head':
-                raise ConfigError(f'{self.key}.{name}: found {path!r}; a layer of roi_head.bbox_head is expected, whose '
-                                  'rows are RoIs')
+                raise ConfigError(f'{self.key}.{name}: found {path!r}; a layer of roi_head.bbox_head is expected, '
+                                  'whose rows are RoIs')
         super().check(student, source)
 
     def names(self) -> list[str]:

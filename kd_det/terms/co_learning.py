@@ -107,7 +107,8 @@ class CoLearning(Term):
             assignments, shares = self.co_learning.decide(*calls, compare=self._compares())
             found = []
             for one, losses, asked, call in ((head, own_losses, arguments, calls[0]),
-                                             (peer.model.bbox_head, peer.model.bbox_head.loss_by_feat, theirs, calls[1])):
+                                             (peer.model.bbox_head, peer.model.bbox_head.loss_by_feat, theirs,
+                                              calls[1])):
                 with replay(one, assignments, targets=call[0].targets if call else None):
                     found.append(losses(*asked))
             self._found = {PEER_PREFIX + name: value for name, value in found[1].items()}

@@ -35,8 +35,8 @@ REFUSED_ASSIGNERS: tuple[tuple[type, str], ...] = (
     (TaskAlignedAssigner, 'it ranks by score^alpha * IoU^beta, where higher is better and most candidates are near 0; '
                           'any map to costs sets the scale that std / mean and Fisher depend on'),
 )
-DDOD_REASON = ('it assigns classes and boxes apart, by a metric where higher is better; any map to costs sets the scale '
-               'that std / mean and Fisher depend on')
+DDOD_REASON = ('it assigns classes and boxes apart, by a metric where higher is better; any map to costs sets the '
+               'scale that std / mean and Fisher depend on')
 
 
 def co_learning(heads: tuple[nn.Module, nn.Module], criterion: Criterion,
@@ -73,8 +73,8 @@ def _kind(head: nn.Module, key: str) -> type:
             raise ConfigError(f'{key}: {name} separates positives in a way of its own, which CoLAD would not use; '
                               'BatchedPAAHead, PAAHead or COPHead is expected')
         if head.covariance_type == 'tied':
-            raise ConfigError(f'{key}.covariance_type: found \'tied\'; \'diag\', \'full\' or \'spherical\' (one model in '
-                              'one dimension) is expected')
+            raise ConfigError(f'{key}.covariance_type: found \'tied\'; \'diag\', \'full\' or \'spherical\' (one model '
+                              'in one dimension) is expected')
         return PAACoLearning
     if isinstance(head, DDODHead):
         raise ConfigError(f'{key}: CoLAD is not possible with {name}: {DDOD_REASON}. LADDistiller works with it')
@@ -84,5 +84,5 @@ def _kind(head: nn.Module, key: str) -> type:
                 raise ConfigError(f'{key}: CoLAD is not possible with {name}: {reason}. LADDistiller works with it')
     if len(assigners) == 1 and isinstance(next(iter(assigners.values())), DynamicSoftLabelAssigner):
         return RTMDetCoLearning
-    raise ConfigError(f'{key}: CoLAD does not know the costs of {name}; PAAHead, BatchedPAAHead, COPHead and heads with '
-                      'DynamicSoftLabelAssigner (RTMDet) are supported')
+    raise ConfigError(f'{key}: CoLAD does not know the costs of {name}; PAAHead, BatchedPAAHead, COPHead and heads '
+                      'with DynamicSoftLabelAssigner (RTMDet) are supported')

@@ -49,8 +49,8 @@ def build_loss(key: str, cfg: dict, default: str | dict, kind: str | tuple[str, 
         raise ConfigError(f'{key}.type: {type(loss).__name__} {what}; a loss that compares {" or ".join(kinds)} is '
                           f'expected, such as {default if isinstance(default, str) else default["type"]}')
     if filled.get('use_sigmoid') and type(loss).__name__ in SOFTMAX:
-        raise ConfigError(f'{key}.type: {type(loss).__name__} compares by a softmax, and this head scores with a sigmoid; '
-                          'over the one column of an RPN it would be 0 for ever. '
+        raise ConfigError(f'{key}.type: {type(loss).__name__} compares by a softmax, and this head scores with a '
+                          'sigmoid; over the one column of an RPN it would be 0 for ever. '
                           f'{default if isinstance(default, str) else default["type"]} takes both')
     return loss
 

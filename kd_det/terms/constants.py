@@ -103,8 +103,8 @@ PREDICTORS = tuple(f'bbox_head.{name}' for name in ('gfl_cls', 'retina_cls', 'at
 
 # the nearest of these in the order of a head's base classes says what the student is
 KINDS: dict[str, str | None] = {
-    'RetinaHead': 'RetinaNet', 'GFLHead': 'GFL', 'FCOSHead': 'FCOS', 'RepPointsHead': 'RepPoints', 'RTMDetHead': 'RTMDet',
-    'ATSSHead': 'ATSS', 'StandardRoIHead': 'two-stage', 'CascadeRoIHead': 'two-stage',
+    'RetinaHead': 'RetinaNet', 'GFLHead': 'GFL', 'FCOSHead': 'FCOS', 'RepPointsHead': 'RepPoints',
+    'RTMDetHead': 'RTMDet', 'ATSSHead': 'ATSS', 'StandardRoIHead': 'two-stage', 'CascadeRoIHead': 'two-stage',
     # these derive from others (VFNet's from ATSS's and FCOS's both), and nothing is published for them
     'PAAHead': 'one-stage', 'TOODHead': 'one-stage', 'VFNetHead': 'one-stage', 'SparseRoIHead': None,
     'BaseDenseHead': 'one-stage',
@@ -150,8 +150,8 @@ def constants_for(key: str, cfg: dict, layer: str, student: nn.Module) -> Consta
         return _borrowed(rows['one-stage'], head)
     missing = [argument for argument in rows['one-stage'].loss if argument not in cfg]
     if missing:
-        raise ConfigError(f'{key}.loss.{missing[0]}: not given, and {name} has no published constants for a student with '
-                          f'{head}; give {", ".join(missing)}')
+        raise ConfigError(f'{key}.loss.{missing[0]}: not given, and {name} has no published constants for a student '
+                          f'with {head}; give {", ".join(missing)}')
     return None
 
 

@@ -130,7 +130,8 @@ class CrossHead(DensePrediction):
             self._bridge(branch, ours[branch].channels(self.k), others[branch].channels(self.teacher_k))
         names = ' and '.join(ours[branch].name for branch in self._towers)
         self._plan = [f'CrossKD: {names} after convolution {self.k} of {ours["cls"].depth}, through {self.source}\'s '
-                      f'{type(theirs).__name__} behind convolution {self.teacher_k} of {others["cls"].depth}', *self._plan]
+                      f'{type(theirs).__name__} behind convolution {self.teacher_k} of {others["cls"].depth}',
+                      *self._plan]
         published = [name for name in published if name == 'k' or name in parts]
         if published:
             self._plan.append(f'    not given, as published for {self._constants.of}: {", ".join(published)}')
@@ -140,8 +141,8 @@ class CrossHead(DensePrediction):
         if self.box_normaliser is None:
             self.box_normaliser = self._constants.box_normaliser if has_targets else 'weights'
         elif self.box_normaliser == 'centerness' and not has_targets:
-            raise ConfigError(f'{self.key}.box_normaliser: found \'centerness\'; the student\'s {type(head).__name__} is '
-                              'no FCOS, whose own loss has that sum; \'weights\' is possible')
+            raise ConfigError(f'{self.key}.box_normaliser: found \'centerness\'; the student\'s {type(head).__name__} '
+                              'is no FCOS, whose own loss has that sum; \'weights\' is possible')
 
     def _choose_k(self, depth: int, their_depth: int) -> None:
         given = self.k
@@ -161,9 +162,9 @@ class CrossHead(DensePrediction):
             cfg = None if channels == their_channels else {}
         if cfg is None:
             if channels != their_channels:
-                raise ConfigError(f'{self.key}.adapter: None, and the student\'s {branch} tower has {channels} channels, '
-                                  f'the teacher\'s {their_channels}; leave it out, and a 1x1 convolution carries one to '
-                                  'the other')
+                raise ConfigError(f'{self.key}.adapter: None, and the student\'s {branch} tower has {channels} '
+                                  f'channels, the teacher\'s {their_channels}; leave it out, and a 1x1 convolution '
+                                  'carries one to the other')
             return
         adapter = build(f'{self.key}.adapter', cfg, MODELS, dict(type='ConvAdapter', bias=False), in_channels=channels,
                         out_channels=their_channels)
@@ -171,12 +172,14 @@ class CrossHead(DensePrediction):
             with torch.no_grad():
                 given = tuple(adapter(torch.zeros(2, channels, 4, 4)).shape)
         except (TypeError, ValueError, RuntimeError) as error:
-            raise ConfigError(f'{self.key}.adapter: {cfg} does not take maps of {channels} channels: {error}') from error
+            raise ConfigError(f'{self.key}.adapter: {cfg} does not take maps of {channels} channels: '
+                              f'{error}') from error
         if given != (2, their_channels, 4, 4):
-            raise ConfigError(f'{self.key}.adapter: {cfg} makes {given} of (2, {channels}, 4, 4); (2, {their_channels}, 4, '
-                              '4) is needed, the teacher\'s channels')
+            raise ConfigError(f'{self.key}.adapter: {cfg} makes {given} of (2, {channels}, 4, 4); (2, '
+                              f'{their_channels}, 4, 4) is needed, the teacher\'s channels')
         self.adapters[branch] = adapter
-        self._plan.append(f'    {branch} tower: {channels} channels to {their_channels} through {type(adapter).__name__}')
+        self._plan.append(f'    {branch} tower: {channels} channels to {their_channels} through '
+                          f'{type(adapter).__name__}')
 
     def layers(self) -> tuple[list[str], list[str]]:
         return tuple([path for branch in self._paths for path in self._paths[branch][side]] for side in (0, 1))
@@ -186,8 +189,9 @@ class CrossHead(DensePrediction):
             sizes, others = ([shape[2:] for path in paths for shape in shapes[path].levels] for shapes, paths in (
                 (student.layer_shapes, ours), (source.shapes, theirs)))
             if sizes != others:
-                raise ConfigError(f'{self.key}: the maps of the student\'s {branch} tower are {sizes} for a test image, '
-                                  f'the teacher\'s {others}; both need the same levels (neck, bbox_head strides)')
+                raise ConfigError(f'{self.key}: the maps of the student\'s {branch} tower are {sizes} for a test '
+                                  f'image, the teacher\'s {others}; both need the same levels (neck, bbox_head '
+                                  'strides)')
 
     def describe(self) -> list[str]:
         what = dict(cls='classes, divided by positives', bbox=f'boxes, divided by {self.box_normaliser}')
@@ -227,7 +231,8 @@ class CrossHead(DensePrediction):
             normaliser = reduce_mean(weight.sum()).clamp(min=1e-6)
         if not distributions:
             return self.compare_boxes(rows, goals, weight, normaliser)
-        rows, goals = (side.regression.flatten(0, 1).unflatten(1, (4, -1)) for side in (crossed, teacher))  # (N P, 4, bins)
+        # (N P, 4, bins)
+        rows, goals = (side.regression.flatten(0, 1).unflatten(1, (4, -1)) for side in (crossed, teacher))
         return self.bbox(rows, goals, weight=weight, avg_factor=normaliser)
 
     @staticmethod
@@ -255,5 +260,5 @@ class CrossHead(DensePrediction):
         for branch in self._towers:
             if not any(level.requires_grad for path in self._paths[branch][0] for level in step.captured.levels(path)):
                 raise ConfigError(f'{self.key}: nothing that trains lies before convolution {self.k} of the student\'s '
-                                  f'{branch} tower (frozen_stages, requires_grad=False, with_cp=True); there is nothing to '
-                                  'teach')
+                                  f'{branch} tower (frozen_stages, requires_grad=False, with_cp=True); there is '
+                                  'nothing to teach')

@@ -14,7 +14,8 @@ def dense_head(model: nn.Module, key: str) -> nn.Module:
     head = getattr(model, 'bbox_head', None)
     if head is None or not hasattr(head, 'loss_by_feat'):
         hint = '; hints on the neck and PseudoLabel take a teacher of any kind' if key.endswith('.config') else ''
-        raise ConfigError(f'{key}: {type(model).__name__} has no dense bbox_head; a single-stage detector is needed{hint}')
+        raise ConfigError(f'{key}: {type(model).__name__} has no dense bbox_head; a single-stage detector is '
+                          f'needed{hint}')
     return head
 
 
@@ -28,7 +29,8 @@ def uses_sigmoid(head: nn.Module) -> bool:
     return bool(getattr(head, 'use_sigmoid_cls', True))
 
 
-def check_dense_pair(key: str, student: nn.Module, source: Any, same_anchors: bool = False) -> tuple[nn.Module, nn.Module]:
+def check_dense_pair(key: str, student: nn.Module, source: Any,
+                     same_anchors: bool = False) -> tuple[nn.Module, nn.Module]:
     """Both heads, if they can be compared prior by prior: equally many priors at the same places, with ``same_anchors``
     of the same sizes too.
 
@@ -37,8 +39,8 @@ def check_dense_pair(key: str, student: nn.Module, source: Any, same_anchors: bo
     """
     head, theirs = dense_head(student, 'model'), dense_head(source.model, f'{source.key}.config')
     if source.scale_factor != 1:
-        raise ConfigError(f'{source.key}.scale_factor: found {source.scale_factor}; {key} compares prior by prior, and an '
-                          'assignment is of one set of priors, which needs 1')
+        raise ConfigError(f'{source.key}.scale_factor: found {source.scale_factor}; {key} compares prior by prior, and '
+                          'an assignment is of one set of priors, which needs 1')
     for name, one in (('student', head), ('teacher', theirs)):
         if not hasattr(one, 'prior_generator'):
             raise ConfigError(f'{key}: the {name}\'s {type(one).__name__} has no priors to compare by')
@@ -58,8 +60,9 @@ def check_binary_classes(key: str, student: nn.Module, source: Any) -> None:
     for head, where in ((dense_head(student, 'model'), 'bbox_head'),
                         (dense_head(source.model, f'{source.key}.config'), f'{source.key}.config')):
         if not uses_sigmoid(head):
-            raise ConfigError(f'{where}: this {type(head).__name__} scores with a softmax (loss_cls.use_sigmoid=False); '
-                              f'{key} compares classes as binary problems. SoftLabel takes softmax heads')
+            raise ConfigError(f'{where}: this {type(head).__name__} scores with a softmax '
+                              f'(loss_cls.use_sigmoid=False); {key} compares classes as binary problems. SoftLabel '
+                              'takes softmax heads')
 
 
 def check_targets(key: str, student: nn.Module) -> None:
@@ -70,8 +73,8 @@ def check_targets(key: str, student: nn.Module) -> None:
     """
     reader_of(dense_head(student, 'model'), 'bbox_head')
     if not getattr(student, 'ground_truth', True):
-        raise ConfigError(f'model.ground_truth: False, and {key} is divided by the positives of the student\'s assigner, '
-                          'which its own losses ask; set ground_truth=True')
+        raise ConfigError(f'model.ground_truth: False, and {key} is divided by the positives of the student\'s '
+                          'assigner, which its own losses ask; set ground_truth=True')
 
 
 def hear_dense(step: Step) -> None:

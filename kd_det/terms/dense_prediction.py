@@ -71,12 +71,13 @@ class DensePrediction(Term):
         if cfgs['score_factor'] == 'auto':
             cfgs['score_factor'] = {} if factor is not None and factor == other else None
         elif not is_off(cfgs['score_factor']) and (factor is None or factor != other):
-            raise ConfigError(f'{self.key}.score_factor: the student\'s {type(head).__name__} has {factor}, the teacher\'s '
-                              f'{type(theirs).__name__} {other}; score_factor=None leaves the term out')
+            raise ConfigError(f'{self.key}.score_factor: the student\'s {type(head).__name__} has {factor}, the '
+                              f'teacher\'s {type(theirs).__name__} {other}; score_factor=None leaves the term out')
         self.factor_name, self._sigmoid = factor, uses_sigmoid(head)
         for part, default in self.defaults(self._sigmoid).items():
             cfg = {} if cfgs[part] == 'auto' else cfgs[part]
-            setattr(self, part, None if is_off(cfg) else build_loss(f'{self.key}.{part}', cfg, default, self.kinds[part]))
+            setattr(self, part, None if is_off(cfg) else build_loss(f'{self.key}.{part}', cfg, default,
+                                                                    self.kinds[part]))
         if getattr(self.cls, 'use_sigmoid', self._sigmoid) != self._sigmoid:
             raise ConfigError(f'{self.key}.cls.use_sigmoid: {type(head).__name__} scores with a '
                               f'{"sigmoid" if self._sigmoid else "softmax"}; leave it out')

@@ -7,7 +7,8 @@ from ..errors import ConfigError
 from .box_coding import per_anchor
 
 
-def finer_maps(key: str, student: list[tuple], teacher: list[tuple], pairs: list[tuple[int, int]]) -> list[tuple[int, int]]:
+def finer_maps(key: str, student: list[tuple], teacher: list[tuple],
+               pairs: list[tuple[int, int]]) -> list[tuple[int, int]]:
     """(the student's finest level, teacher level) of each teacher level that has no partner and is finer than all
     levels of the student, where both sides see the same (:func:`kd_det.terms.levels.pair_levels`).
 
@@ -25,7 +26,8 @@ def finer_maps(key: str, student: list[tuple], teacher: list[tuple], pairs: list
     finest = max(range(len(student)), key=lambda i: (student[i][2] * student[i][3], -i))
     height, width = student[finest][2:]
     taken = {j for _, j in pairs}
-    found = [(finest, j) for j, shape in enumerate(teacher) if j not in taken and shape[2] > height and shape[3] > width]
+    found = [(finest, j) for j, shape in enumerate(teacher) if j not in taken and shape[2] > height
+             and shape[3] > width]
     if not found:
         raise ConfigError(f'{key}.finer_levels: found True, and no level of the teacher ({teacher}) is finer than the '
                           f'student\'s finest ({student[finest]}); leave it out')
@@ -88,9 +90,9 @@ def finer_anchors(key: str, student: nn.Module, teacher: nn.Module, scale: int) 
                               'compared one by one, so that equally many are needed; leave it out')
         found.append((j, int(ratio)))
     if not found:
-        raise ConfigError(f'{key}.finer_levels: found True, and no level of the teacher (strides {theirs.strides}) has a '
-                          f'whole number of cells in one of the student\'s finest level (stride {ours.strides[finest]}) at '
-                          f'teacher.scale_factor {scale}; leave it out')
+        raise ConfigError(f'{key}.finer_levels: found True, and no level of the teacher (strides {theirs.strides}) has '
+                          'a whole number of cells in one of the student\'s finest level (stride '
+                          f'{ours.strides[finest]}) at teacher.scale_factor {scale}; leave it out')
     return finest, found
 
 
@@ -121,7 +123,8 @@ def surest(levels: list[tuple[Tensor, Tensor, Tensor, int]], size: tuple[int, in
     """
     parts = [[_by_cell(part, size, k, width) for part, width in ((scores, columns), (deltas, 4))]
              + [_by_cell(_as_map(anchors, scores), size, k, 4)] for scores, deltas, anchors, k in levels]
-    scores, deltas, anchors = (torch.cat(found, -2) for found in zip(*parts))  # (N, h w A, K, C), (.., 4), (1, h w A, K, 4)
+    # (N, h w A, K, C), (.., 4), (1, h w A, K, 4)
+    scores, deltas, anchors = (torch.cat(found, -2) for found in zip(*parts))
     seen = scores[..., 0] - scores[..., 1] if columns == 2 else scores[..., 0]
     best = seen.nan_to_num(-torch.inf).argmax(-1)[..., None, None]             # (N, h w A, 1, 1); no cell: NaN
     return tuple(part.expand(len(scores), -1, -1, -1).gather(-2, best.expand(*best.shape[:2], 1, part.shape[-1]))
@@ -139,8 +142,9 @@ def _by_cell(maps: Tensor, size: tuple[int, int], k: int, columns: int) -> Tenso
     height, width = size
     missing = [k * side - has for side, has in zip(size, maps.shape[-2:])]
     if min(missing) < 0 or max(missing) >= max(k, 1):
-        raise RuntimeError(f'a teacher\'s map of {tuple(maps.shape[-2:])} places has {k} x {k} in each cell of a map of '
-                           f'{tuple(size)}; both networks need the same padding (data_preprocessor.pad_size_divisor)')
+        raise RuntimeError(f'a teacher\'s map of {tuple(maps.shape[-2:])} places has {k} x {k} in each cell of a map '
+                           f'of {tuple(size)}; both networks need the same padding '
+                           '(data_preprocessor.pad_size_divisor)')
     maps = F.pad(maps, (0, missing[1], 0, missing[0]), value=torch.nan)
     rows = per_anchor(maps, columns).view(len(maps), height, k, width, k, -1, columns)
     return rows.permute(0, 1, 3, 5, 2, 4, 6).reshape(len(maps), -1, k * k, columns)

@@ -91,9 +91,9 @@ class Hint(Term):
         if part_of(self.teacher_layer) == 'roi_head' and hasattr(student, 'roi_head'):
             ours, theirs = (len(box_heads(model)) for model in (student, source.model))
             if ours != theirs:
-                raise ConfigError(f'{self.key}.teacher_layer: {self.teacher_layer!r} answers for the RoIs of each R-CNN '
-                                  f'stage, and the student has {ours} of them, the teacher {theirs}; name a layer before '
-                                  'the RoI head (backbone, neck, rpn_head)')
+                raise ConfigError(f'{self.key}.teacher_layer: {self.teacher_layer!r} answers for the RoIs of each '
+                                  f'R-CNN stage, and the student has {ours} of them, the teacher {theirs}; name a '
+                                  'layer before the RoI head (backbone, neck, rpn_head)')
 
     def connect(self, student: nn.Module, source: Any) -> None:
         ours, theirs = student.layer_shapes[self.layer].levels, source.shapes[self.teacher_layer].levels
@@ -107,8 +107,8 @@ class Hint(Term):
         self.finer = self._finer_pairs() if self.finer_levels else []
         self.pairs = self.pairs + self.finer
         if not self.pairs:
-            raise ConfigError(f'{self.key}: no level of {self.layer!r} (student, {ours}) has the relative stride of one '
-                              f'of {self.teacher_layer!r} (teacher, {theirs}); name layers that correspond')
+            raise ConfigError(f'{self.key}: no level of {self.layer!r} (student, {ours}) has the relative stride of '
+                              f'one of {self.teacher_layer!r} (teacher, {theirs}); name layers that correspond')
         for i, j in self.pairs:
             self.adapters.append(self._bridge(i, j))
             self._losses.append(self._loss_of(theirs[j]))
@@ -119,8 +119,8 @@ class Hint(Term):
         ours, theirs = self.student_shapes, self.teacher_shapes
         found = finer_maps(self.key, ours, theirs, pair_levels(ours, theirs))
         if self._wanted is not None and found[0][0] not in self._wanted:
-            raise ConfigError(f'{self.key}.finer_levels: they teach the student\'s finest level, {found[0][0]}, and levels='
-                              f'{self._wanted!r} leaves it out; name it, or leave finer_levels out')
+            raise ConfigError(f'{self.key}.finer_levels: they teach the student\'s finest level, {found[0][0]}, and '
+                              f'levels={self._wanted!r} leaves it out; name it, or leave finer_levels out')
         return found
 
     def _compared_size(self, i: int, j: int, ours: tuple, theirs: tuple) -> tuple:
@@ -237,8 +237,8 @@ class Hint(Term):
         ours = step.layer(self.layer)
         if ours and not any(level.requires_grad for level in ours):
             raise ConfigError(f'{self.key}.layer: nothing that trains lies before or in the student\'s {self.layer!r} '
-                              '(frozen_stages, requires_grad=False, or a block with with_cp=True that hides its inside); '
-                              'the hint would train its adapter alone. Name a layer that trains')
+                              '(frozen_stages, requires_grad=False, or a block with with_cp=True that hides its '
+                              'inside); the hint would train its adapter alone. Name a layer that trains')
 
     def describe(self) -> list[str]:
         lines = [f'hint {self.layer} <- {self.source} {self.teacher_layer}, {type(self.loss).__name__} '

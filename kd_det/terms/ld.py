@@ -92,8 +92,8 @@ class LD(Term):
         if (positives is None) == (normaliser == 'positives'):
             raise ConfigError(f'{self.key}.positives: found {positives!r} with normaliser={normaliser!r}; '
                               + ('give the number of positives that two images have on average, which the log of a run '
-                                 'with normaliser=\'images\' shows as ld_positives_of_two_images' if positives is None else
-                                 'it is for normaliser=\'positives\''))
+                                 'with normaliser=\'images\' shows as ld_positives_of_two_images' if positives is None
+                                 else 'it is for normaliser=\'positives\''))
         self.positives = positives
         self.main = self.vlr = self.cls = None
 
@@ -143,14 +143,15 @@ class LD(Term):
     def losses(self, step: Step) -> dict[str, Tensor]:
         teacher, student = step.source(self.source).dense_outputs(), student_outputs(step)
         if student.regression.shape != teacher.regression.shape:
-            raise RuntimeError(f'the student has edges {tuple(student.regression.shape)} (images, priors, 4 * bins), the '
-                               f'teacher {tuple(teacher.regression.shape)}; both need the same padding '
+            raise RuntimeError(f'the student has edges {tuple(student.regression.shape)} (images, priors, 4 * bins), '
+                               f'the teacher {tuple(teacher.regression.shape)}; both need the same padding '
                                '(data_preprocessor.pad_size_divisor)')
         objects = [get_box_tensor(sample.gt_instances.bboxes) for sample in step.samples]
         found = self.compare(student, teacher, student_targets(step), objects)
         return {name + self.suffix: value for name, value in found.items()}
 
-    def compare(self, student: DenseOutputs, teacher: DenseOutputs, targets: DenseTargets, objects: list[Tensor]) -> dict:
+    def compare(self, student: DenseOutputs, teacher: DenseOutputs, targets: DenseTargets,
+                objects: list[Tensor]) -> dict:
         """The losses of one batch.
 
         Args:
@@ -195,23 +196,25 @@ class LD(Term):
         return chosen, normaliser, levels.clamp(min=1 / ranks), pairs
 
     def _region(self, student: DenseOutputs, targets: DenseTargets, objects: list[Tensor]) -> Tensor:
-        return torch.stack([valuable_region(student.priors, targets.level_sizes, weights > 0, boxes, self.alpha, self.topk)
+        return torch.stack([valuable_region(student.priors, targets.level_sizes, weights > 0, boxes, self.alpha,
+                                            self.topk)
                             for weights, boxes in zip(targets.label_weights, objects)])
 
     def describe(self) -> list[str]:
         parts = [(name, getattr(self, part)) for part, name in zip(PARTS, (
-            'positives\' edges', f'edges in the valuable region (DIoU in [{self.alpha:g} t, t))', 'positives\' classes'))]
+            'positives\' edges', f'edges in the valuable region (DIoU in [{self.alpha:g} t, t))',
+            'positives\' classes'))]
         schedule = self.schedule.describe()
         lines = [f'localisation distillation <- {self.source}' + (f', {schedule}' if schedule else '')
                  + f'; what is not given is {self._of}\'s']
         lines += [f'    {name}: {type(loss).__name__} ({_constants(loss)})' for name, loss in parts if loss is not None]
         edges = self.main is not None or self.vlr is not None
         if edges and self.normaliser == 'images':
-            lines.append('    edges are divided by images per rank / 2: what the released code, which divides by nothing, '
-                         'gives at 2 images per GPU')
+            lines.append('    edges are divided by images per rank / 2: what the released code, which divides by '
+                         'nothing, gives at 2 images per GPU')
         elif edges:
-            lines.append(f'    edges are divided by positives per rank / {self.positives:g}: what the released code, which '
-                         f'divides by nothing, gives at 2 images per GPU that have {self.positives:g} positives')
+            lines.append(f'    edges are divided by positives per rank / {self.positives:g}: what the released code, '
+                         f'which divides by nothing, gives at 2 images per GPU that have {self.positives:g} positives')
         return lines
 
 

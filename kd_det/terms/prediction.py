@@ -87,7 +87,8 @@ class BCKD(DensePrediction):
         student, source = student_outputs(step), step.source(self.source)
         teacher = self.teacher_outputs(student, source)
         inside = priors_inside(student.priors, step.samples)  # (N, P)
-        cls, bbox = self._dense(student, teacher, source.known, inside, expected_positives(teacher, source.known, inside))
+        cls, bbox = self._dense(student, teacher, source.known, inside,
+                                expected_positives(teacher, source.known, inside))
         return {name: value for name, value in self.named(cls, bbox, None).items() if value is not None}
 
     def _dense(self, student: DenseOutputs, teacher: DenseOutputs, known: Tensor | None, weights: Tensor,
@@ -105,8 +106,8 @@ class BCKD(DensePrediction):
     def describe(self) -> list[str]:
         schedule = self.schedule.describe()
         whole = 'all priors of all levels'
-        lines = [f'BCKD <- {self.source}, divided by the positives of {self._head}\'s assigner (mean over ranks, at least '
-                 '1)' + (f', {schedule}' if schedule else '')]
+        lines = [f'BCKD <- {self.source}, divided by the positives of {self._head}\'s assigner (mean over ranks, at '
+                 'least 1)' + (f', {schedule}' if schedule else '')]
         where = dict(cls=f'classes, {whole}', bbox=f'decoded boxes, {whole}, weighted by the largest score difference')
         for name, loss in self.parts():
             lines.append(f'    {where.get(name, f"{name}, positives")}: {type(loss).__name__} ({_settings(loss)})')

@@ -142,7 +142,8 @@ def classes_of_head(model: nn.Module) -> int | None:
 def confident(found: InstanceData, score_thr: float, scale: int) -> InstanceData:
     """The detections that count, in the student's pixels; the teacher's are ``scale`` times as many a side."""
     kept = found[found.scores >= score_thr]
-    return InstanceData(bboxes=get_box_tensor(kept.bboxes).float() / scale, labels=kept.labels, scores=kept.scores.float())
+    return InstanceData(bboxes=get_box_tensor(kept.bboxes).float() / scale, labels=kept.labels,
+                        scores=kept.scores.float())
 
 
 def with_missed(found: InstanceData, truth: InstanceData) -> InstanceData:

@@ -97,8 +97,8 @@ class RCNNDistillation(Stage):
         lead = box_heads(ensemble.model)
         for partners, member in zip(found, ensemble.members.values()):
             if partners != found[0] or len(box_heads(member.model)) != len(lead):
-                raise ConfigError(f'{self.key}.source: {member.key} has other R-CNN stages than the first member; a term '
-                                  'for each teacher can teach them apart')
+                raise ConfigError(f'{self.key}.source: {member.key} has other R-CNN stages than the first member; a '
+                                  'term for each teacher can teach them apart')
             for head, first in zip(box_heads(member.model), lead):
                 if head.reg_class_agnostic != first.reg_class_agnostic or not same_coder(head.bbox_coder,
                                                                                          first.bbox_coder):
@@ -246,7 +246,8 @@ class _Rows:
     def positives(self, head: nn.Module) -> Tensor:
         """Places (P,) of the RoIs that have an object."""
         mask = (self.labels >= 0) & (self.labels < head.num_classes)  # (R,)
-        own = all(getattr(type(head), name) is getattr(BBoxHead, name) for name in ('get_targets', '_get_targets_single'))
+        own = all(getattr(type(head), name) is getattr(BBoxHead, name)
+                  for name in ('get_targets', '_get_targets_single'))
         return places_of(mask, self.objects) if own and self.objects is not None else places_of_all(mask)[0]
 
 
@@ -275,8 +276,8 @@ def _check_strides(name: str, model: nn.Module) -> None:
     for extractor in extractors if isinstance(extractors, nn.ModuleList) else [extractors]:
         found = list(getattr(extractor, 'featmap_strides', ()))
         if strides and found != strides[:len(found)]:  # the extractor takes the first maps
-            raise ConfigError(f'roi_head.bbox_roi_extractor.featmap_strides: found {found} in the {name}; its RPN has maps '
-                              f'of strides {strides}, and RoIs are cut out of the same maps')
+            raise ConfigError(f'roi_head.bbox_roi_extractor.featmap_strides: found {found} in the {name}; its RPN has '
+                              f'maps of strides {strides}, and RoIs are cut out of the same maps')
 
 
 def _check_kind(key: str, name: str, model: nn.Module) -> None:
@@ -285,9 +286,11 @@ def _check_kind(key: str, name: str, model: nn.Module) -> None:
         raise ConfigError(f'{key}: the {name}, {type(model).__name__}, is no two-stage detector with a box head; '
                           f'one of the Faster R-CNN kind is needed, or {key}=None')
     for kind, why in ((GridRoIHead, 'finds boxes by grid points, not by deltas'),
-                      (SparseRoIHead, 'has learned proposals of its own, whose i-th means different things in two models')):
+                      (SparseRoIHead,
+                       'has learned proposals of its own, whose i-th means different things in two models')):
         if isinstance(model.roi_head, kind):
-            raise ConfigError(f'{key}: the {name}\'s {type(model.roi_head).__name__} {why}; {key}=None leaves R-CNN out')
+            raise ConfigError(f'{key}: the {name}\'s {type(model.roi_head).__name__} {why}; {key}=None leaves R-CNN '
+                              'out')
     for head in box_heads(model):
         if isinstance(head, SABLHead) or not isinstance(head, BBoxHead):
             raise ConfigError(f'{key}: the {name}\'s {type(head).__name__} does not encode boxes as deltas of RoIs '

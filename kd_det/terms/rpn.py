@@ -55,7 +55,8 @@ class RPNDistillation(Stage):
             if not self.levels and not self.finer:
                 raise ConfigError(f'{self.key}: no level of the student (strides '
                                   f'{student.rpn_head.prior_generator.strides}) corresponds to one of the teacher '
-                                  f'({source.model.rpn_head.prior_generator.strides}) at teacher.scale_factor {self.scale}')
+                                  f'({source.model.rpn_head.prior_generator.strides}) at teacher.scale_factor '
+                                  f'{self.scale}')
             wanted = {j for _, j in self.levels} | {j for j, _ in self.finer}
             source.rpn_levels = sorted(wanted | set(source.rpn_levels or ()))
 
@@ -66,8 +67,8 @@ class RPNDistillation(Stage):
             found.append(((self.levels, self.finer), member.model.rpn_head.bbox_coder) if self.active else ([], None))
         for member, (levels, coder) in zip(ensemble.members.values(), found):
             if self.active and (levels != found[0][0] or not same_coder(coder, found[0][1])):
-                raise ConfigError(f'{self.key}.source: {member.key} has other RPN levels or another bbox_coder than the '
-                                  f'first member; {self.key}=None leaves the stage out')
+                raise ConfigError(f'{self.key}.source: {member.key} has other RPN levels or another bbox_coder than '
+                                  f'the first member; {self.key}=None leaves the stage out')
         if self.active and ensemble.known is not None:
             raise ConfigError(f'{self.key}.source: no member of {ensemble.key} knows the classes '
                               f'{(~ensemble.known).nonzero().flatten().tolist()}, so their objects would be taught as '
@@ -150,8 +151,8 @@ class RPNDistillation(Stage):
         partners = self._partners()[i]
         for j, k in partners:
             if k == 1 and answers[j][0].shape != ours.shape:
-                raise RuntimeError(f'RPN level {i}: student {tuple(ours.shape)} and teacher {tuple(answers[j][0].shape)} '
-                                   'score maps differ; both need the same padding '
+                raise RuntimeError(f'RPN level {i}: student {tuple(ours.shape)} and teacher '
+                                   f'{tuple(answers[j][0].shape)} score maps differ; both need the same padding '
                                    '(data_preprocessor.pad_size_divisor)')
         if partners == [(partners[0][0], 1)]:
             scores, deltas = answers[partners[0][0]]
@@ -159,7 +160,8 @@ class RPNDistillation(Stage):
         return surest([(*answers[j], anchors_of(teacher, j, answers[j][0], self.scale), k) for j, k in partners],
                       tuple(ours.shape[-2:]), teacher.cls_out_channels)
 
-    def _terms(self, table: dict[str, Tensor], head: nn.Module, teacher: nn.Module, avg_factor: Any) -> dict[str, Tensor]:
+    def _terms(self, table: dict[str, Tensor], head: nn.Module, teacher: nn.Module,
+               avg_factor: Any) -> dict[str, Tensor]:
         losses = {}
         sampled, positive = places_of_all(  # (S,), (P,); masks would make the host wait at each use
             table['label_weights'] > 0, (table['labels'] >= 0) & (table['labels'] < head.num_classes))
@@ -190,7 +192,8 @@ class RPNDistillation(Stage):
     def _alone(self) -> list[str]:
         teaching = {j for partners in self._partners().values() for j, _ in partners}
         lines = []
-        for name, strides, takes_part in (('student', self._ours, self._partners()), ('teacher', self._theirs, teaching)):
+        for name, strides, takes_part in (('student', self._ours, self._partners()),
+                                          ('teacher', self._theirs, teaching)):
             alone = [s for k, s in enumerate(strides) if k not in takes_part]
             if alone:
                 lines.append(f'    {name} strides {alone} have no partner and take no part')
@@ -223,7 +226,8 @@ def _places_to_ask(soft: Tensor, inside: Tensor, count: int) -> Tensor:
         best = one.masked_fill(~fits, -torch.inf).topk(min(count // 2, len(one))).indices
         left = fits.clone()
         left[best] = False
-        drawn = torch.rand(len(one)).to(one.device).masked_fill(~left, -1.0).topk(min(count - len(best), len(one))).indices
+        number = min(count - len(best), len(one))
+        drawn = torch.rand(len(one)).to(one.device).masked_fill(~left, -1.0).topk(number).indices
         places = torch.cat([best[fits[best]], drawn[left[drawn]]])
         chosen.append(places + image * len(one))
     return torch.cat(chosen)
@@ -234,8 +238,8 @@ def match_levels(key: str, student: nn.Module, source: Any) -> list[tuple[int, i
     for name, model in (('student', student), ('teacher', source.model)):
         if not isinstance(getattr(model, 'rpn_head', None), RPNHead):
             raise ConfigError(f'{key}: the {name}, {type(model).__name__}, has '
-                              f'{type(getattr(model, "rpn_head", None)).__name__} as its rpn_head, an anchor-based RPNHead '
-                              f'is needed; {key}=None leaves the stage out')
+                              f'{type(getattr(model, "rpn_head", None)).__name__} as its rpn_head, an anchor-based '
+                              f'RPNHead is needed; {key}=None leaves the stage out')
     ours, theirs, scale = student.rpn_head, source.model.rpn_head, source.scale_factor
     if ours.use_sigmoid_cls != theirs.use_sigmoid_cls:
         raise ConfigError(f'{key}: one RPN scores with a sigmoid, the other with a softmax; '

@@ -41,14 +41,14 @@ class Schedule:
         ConfigError: values that cannot be meant.
     """
 
-    def __init__(self, start_epoch: int = 0, stop_epoch: int | None = None, decay: str | None = None, floor: float = 0.0,
-                 key: str = '') -> None:
+    def __init__(self, start_epoch: int = 0, stop_epoch: int | None = None, decay: str | None = None,
+                 floor: float = 0.0, key: str = '') -> None:
         for name, value in (('start_epoch', start_epoch), ('stop_epoch', stop_epoch)):
             if value is not None:
                 checked(f'{key}.{name}', non_negative_int, value)
         if stop_epoch is not None and stop_epoch <= start_epoch:
-            raise ConfigError(f'{key}.stop_epoch: found {stop_epoch}, start_epoch is {start_epoch}; the term would never '
-                              'act')
+            raise ConfigError(f'{key}.stop_epoch: found {stop_epoch}, start_epoch is {start_epoch}; the term would '
+                              'never act')
         checked(f'{key}.decay', one_of, decay, DECAYS)
         checked(f'{key}.decay_floor', at_most_one, floor)
         self.start, self.stop, self.decay, self.floor = start_epoch, stop_epoch, decay, float(floor)

@@ -56,8 +56,10 @@ class SoftLabel(DensePrediction):
         self.min_iou, self._beside_lad = checked(f'{self.key}.min_iou', fraction, min_iou), beside_lad
 
     def defaults(self, use_sigmoid: bool) -> dict[str, dict]:
-        return dict(cls=dict(type='FocalKLLoss', use_sigmoid=use_sigmoid, loss_weight=2.0 if self._beside_lad else 10.0),
-                    bbox=dict(type='GIoULoss', loss_weight=1.3), score_factor=dict(type='FocalKLLoss', loss_weight=10.0))
+        return dict(cls=dict(type='FocalKLLoss', use_sigmoid=use_sigmoid,
+                             loss_weight=2.0 if self._beside_lad else 10.0),
+                    bbox=dict(type='GIoULoss', loss_weight=1.3),
+                    score_factor=dict(type='FocalKLLoss', loss_weight=10.0))
 
     def check(self, student: nn.Module, source: Any) -> None:
         super().check(student, source)
@@ -75,9 +77,9 @@ class SoftLabel(DensePrediction):
         if missing:
             branches = {'cls': 'classes', 'bbox': 'boxes', 'score_factor': factor}
             raise ConfigError(f'{self.key}.{missing[0]}: {head}\'s {" and ".join(branches[part] for part in missing)} '
-                              'would never be trained, and prediction uses them: without the student\'s own losses every '
-                              'branch needs a soft label, which the teacher must have too. Set ground_truth=True, or give '
-                              'the term')
+                              'would never be trained, and prediction uses them: without the student\'s own losses '
+                              'every branch needs a soft label, which the teacher must have too. Set '
+                              'ground_truth=True, or give the term')
 
     def adjust(self, step: Step, losses: dict[str, Any], factor: float) -> None:
         if self.anneal:

@@ -41,8 +41,8 @@ class Stage(Term):
     cls: nn.Module | None
     bbox: nn.Module | None
 
-    def __init__(self, hard_weight: float | str | None = None, reg_weight: float = 1.0, cls: dict | str | None = 'default',
-                 bbox: dict | str | None = 'default', **term: Any) -> None:
+    def __init__(self, hard_weight: float | str | None = None, reg_weight: float = 1.0,
+                 cls: dict | str | None = 'default', bbox: dict | str | None = 'default', **term: Any) -> None:
         super().__init__(**term)
         self._cls_cfg = dict(CLS) if cls == 'default' else cls
         self._bbox_cfg = dict(BBOX) if bbox == 'default' else bbox
@@ -101,7 +101,8 @@ class Stage(Term):
         """The weight of the ground truth's classes in the step that is about to be taken."""
         return training_progress() if self.anneals else self.hard_weight
 
-    def weigh(self, losses: dict[str, Any], cls: str, bbox: str, factor: float, levels: list[int] | None = None) -> None:
+    def weigh(self, losses: dict[str, Any], cls: str, bbox: str, factor: float,
+              levels: list[int] | None = None) -> None:
         """mu on the student's own classification loss (only at ``levels``, where it has several), lambda on its
         regression, in place.
         """

@@ -30,12 +30,12 @@ def pair_stages(key: str, student: nn.Module, source: Any, wanted: str | list[in
     if isinstance(wanted, (list, tuple)):
         if len(wanted) != ours or any(isinstance(one, bool) or not isinstance(one, int) or not 0 <= one < theirs
                                       for one in wanted):
-            raise ConfigError(f'{key}.stages: found {wanted!r}; the student has {ours} R-CNN stages, the teacher {theirs}: '
-                              f'{ours} numbers from 0 to {theirs - 1} are expected')
+            raise ConfigError(f'{key}.stages: found {wanted!r}; the student has {ours} R-CNN stages, the teacher '
+                              f'{theirs}: {ours} numbers from 0 to {theirs - 1} are expected')
         return list(wanted)
     if wanted not in CHOICES:
-        raise ConfigError(f'{key}.stages: found {wanted!r}; one of {list(CHOICES)} or a list of the teacher\'s stages is '
-                          'expected')
+        raise ConfigError(f'{key}.stages: found {wanted!r}; one of {list(CHOICES)} or a list of the teacher\'s stages '
+                          'is expected')
     if wanted == 'last':
         return [theirs - 1] * ours
     if ours == theirs:
@@ -46,8 +46,8 @@ def pair_stages(key: str, student: nn.Module, source: Any, wanted: str | list[in
     if len(known) < theirs or None in mine:
         who = 'teacher' if len(known) < theirs else 'student'
         raise ConfigError(f'{key}.stages: the student has {ours} R-CNN stages, the teacher {theirs}, and the {who}\'s '
-                          'train_cfg.rcnn.assigner has no pos_iou_thr to pair them by; give stages=\'last\', or a list of '
-                          'the teacher\'s stages')
+                          'train_cfg.rcnn.assigner has no pos_iou_thr to pair them by; give stages=\'last\', or a list '
+                          'of the teacher\'s stages')
     return [min(range(theirs), key=lambda j: (round(abs(limits[j] - limit), 6), j)) for limit in mine]
 
 

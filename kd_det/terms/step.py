@@ -106,8 +106,8 @@ class Step:
         """
         calls = self._heard[f'rcnn{stage}']
         if len(calls) > 1:
-            raise ConfigError(f'roi_head: the student called loss_and_target of R-CNN stage {stage} {len(calls)} times a '
-                              'step; heads that call it once are supported')
+            raise ConfigError(f'roi_head: the student called loss_and_target of R-CNN stage {stage} {len(calls)} times '
+                              'a step; heads that call it once are supported')
         return calls[0] if calls else None
 
     def rois(self) -> list[Tensor]:
@@ -130,8 +130,8 @@ class UnlabelledStep(Step):
         count: proposals for each image.
     """
 
-    def __init__(self, student: nn.Module, inputs: Tensor, samples: list, shapes: dict[str, LayerShape], whole: bool = True,
-                 proposer: str | None = None, scale_factor: int = 1, count: int = 512) -> None:
+    def __init__(self, student: nn.Module, inputs: Tensor, samples: list, shapes: dict[str, LayerShape],
+                 whole: bool = True, proposer: str | None = None, scale_factor: int = 1, count: int = 512) -> None:
         samples = [_without_objects(sample) for sample in samples]
         super().__init__(student, inputs, samples, Captured(student, {}))
         # detectors that look at samples on the way (DETR) find images, and no object

@@ -105,8 +105,8 @@ class Term(nn.Module):
             ConfigError: it is meant to act without labels, and needs them.
         """
         if self.needs_labels and self.images in ('all', 'unlabelled'):
-            raise ConfigError(f'{self.key}.images: found {self.images!r}, and {type(self).__name__} needs ground truth; '
-                              'leave it out or give \'labelled\'')
+            raise ConfigError(f'{self.key}.images: found {self.images!r}, and {type(self).__name__} needs ground '
+                              'truth; leave it out or give \'labelled\'')
         if labelled:
             return self.images != 'unlabelled'
         return not self.needs_labels and self.images != 'labelled'

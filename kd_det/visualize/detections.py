@@ -26,7 +26,8 @@ def side_by_side(sample: Sample, photo: Photo, names: Sequence[str], detections:
     panels = [Panel(marked(image, scale, truth), f'ground truth: {len(truth)} objects')]
     for name, found in zip(names, detections):
         rows = [row for row in found if row['image_id'] == photo.id and row['score'] >= score]
-        marks = [Mark(row['bbox'], _colour(row['category_id']), f'{sample.classes[row["category_id"]]} {row["score"]:.2f}')
+        marks = [Mark(row['bbox'], _colour(row['category_id']),
+                      f'{sample.classes[row["category_id"]]} {row["score"]:.2f}')
                  for row in reversed(rows)]
         panels.append(Panel(marked(image, scale, marks), f'{name}: {len(rows)} detections'))
     return grid([panels], f'{_file(photo)}, detections of score {score:g} and above')

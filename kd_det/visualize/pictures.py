@@ -113,8 +113,8 @@ def _learned(runs: Sequence[Run], settings: Settings, device: torch.device,
     return found, remarks
 
 
-def _draw_detections(runs: Sequence[Run], learned: Sequence[Taught], sample: Sample, settings: Settings, folder: _Folder,
-                     device: torch.device, progress: Callable[[str], None]) -> list[str]:
+def _draw_detections(runs: Sequence[Run], learned: Sequence[Taught], sample: Sample, settings: Settings,
+                     folder: _Folder, device: torch.device, progress: Callable[[str], None]) -> list[str]:
     subjects: list[Subject] = []
     for found in learned:
         subjects += [teacher for teacher in teachers_of(found)
@@ -127,7 +127,8 @@ def _draw_detections(runs: Sequence[Run], learned: Sequence[Taught], sample: Sam
     for subject in subjects:
         check_classes(subject.name, subject.cfg, sample.classes)
         progress(f'looking at {len(sample.photos)} images with {subject.name} ...')
-        seen.append([row for row in detect(subject.model, subject.cfg, sample.photos) if row['score'] >= settings.score])
+        seen.append([row for row in detect(subject.model, subject.cfg, sample.photos)
+                     if row['score'] >= settings.score])
         errors.append(find_errors(sample.truth, seen[-1]))
         counts = errors[-1].counts()
         remarks.append(f'{subject.name}: {errors[-1].types.count("correct")} correct, '

@@ -73,8 +73,8 @@ def check_decides(found: Taught) -> None:
     """Raises :class:`CompareError` unless the student's dense head assigns by its predictions."""
     head = getattr(found.model, 'bbox_head', None)
     if head is None or not hasattr(head, 'loss_by_feat'):
-        raise CompareError(f'{found.name}: {type(found.model).student_class.__name__} has no dense head; its anchors are '
-                           'assigned by their overlap alone, alike in teacher and student')
+        raise CompareError(f'{found.name}: {type(found.model).student_class.__name__} has no dense head; its anchors '
+                           'are assigned by their overlap alone, alike in teacher and student')
     try:
         dynamic_assigners(head)
     except ConfigError as error:
@@ -110,7 +110,8 @@ def read_decision(decision: Decision, head: nn.Module, objects: int) -> Positive
         priors = evidence['priors']
         chosen = [(decision.result.gt_inds == k + 1).nonzero().flatten() for k in range(objects)]
     if priors.shape[-1] == 4 and not _are_points(head):
-        centres, sides = (priors[:, :2] + priors[:, 2:]) / 2, (priors[:, 2:] - priors[:, :2]).prod(1).clamp(min=0).sqrt()
+        centres = (priors[:, :2] + priors[:, 2:]) / 2
+        sides = (priors[:, 2:] - priors[:, :2]).prod(1).clamp(min=0).sqrt()
     else:  # x, y, and for YOLOX and RTMDet the stride twice
         centres, sides = priors[:, :2], priors[:, 2] if priors.shape[-1] > 2 else priors.new_ones(len(priors))
     return Positives(centres.cpu(), sides.cpu(), [places.cpu() for places in chosen])
@@ -143,7 +144,8 @@ def picture(found: Taught, sample: Sample, photo: Photo, side: int) -> Image.Ima
     def panel(name: str, one: Positives) -> Panel:
         count = sum(len(places) for places in one.chosen)
         return Panel(marked(image, scale, boxes, [dot for k, places in enumerate(one.chosen)
-                                                  for dot in dots(one, places, _colour(k))]), f'{name}: {count} positives')
+                                                  for dot in dots(one, places, _colour(k))]),
+                     f'{name}: {count} positives')
     panels = [panel('student', student)]
     for name, one in decided.items():
         panels.append(panel(name, one))

@@ -77,8 +77,8 @@ def taught(run: Run, device: torch.device) -> Taught:
     if kept is not None:
         model.load_distill_state(kept)
     elif model.distill_state() != dict(terms={}):
-        raise CompareError(f'{run.checkpoint}: it has no "kd_det" entry, so no adapters (or no second network); name the '
-                           'checkpoint that the training wrote')
+        raise CompareError(f'{run.checkpoint}: it has no "kd_det" entry, so no adapters (or no second network); name '
+                           'the checkpoint that the training wrote')
     for source in model.sources.values():
         source.load()
     return Taught(run.name, run.cfg, model.eval().to(device))

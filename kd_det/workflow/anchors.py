@@ -89,8 +89,8 @@ def of_both(student: Scale | None, teacher: Scale | None, trained: bool
         if fixed.changed:
             said = [_words(fixed, 'in the student: the teacher\'s, which is taken as it comes')]
         elif student.changed:
-            said = [f'anchors: scale {student.old:g} stays, because the teacher is taken as it comes; {student.reason}. '
-                    '--teacher-epochs N fine-tunes it, and sets both']
+            said = [f'anchors: scale {student.old:g} stays, because the teacher is taken as it comes; '
+                    f'{student.reason}. --teacher-epochs N fine-tunes it, and sets both']
         else:
             said = [_words(student, '')]
         return (fixed, None), said

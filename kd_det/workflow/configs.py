@@ -44,7 +44,8 @@ def data_key(prepared: Prepared, places: Places) -> dict[str, Any]:
 
 def _common(cfg: Config, request: Request, data: dict) -> dict[str, Any]:
     imports = list((cfg.get('custom_imports') or {}).get('imports') or [])
-    made: dict[str, Any] = dict(custom_imports=dict(imports=[*imports, *(['kd_det'] if 'kd_det' not in imports else [])]),
+    imports = [*imports, *(['kd_det'] if 'kd_det' not in imports else [])]
+    made: dict[str, Any] = dict(custom_imports=dict(imports=imports),
                                 data=data, randomness=dict(seed=request.seed))
     for key in ('val_evaluator', 'test_evaluator'):
         if str((cfg.get(key) or {}).get('type') if isinstance(cfg.get(key), dict) else '') == 'CocoMetric':
@@ -157,5 +158,5 @@ def refuse_masks(student: Config, prepared: Prepared) -> None:
     without = [picture.source for part in prepared.parts.values() for picture in part.pictures
                for thing in picture.things if not thing.outline]
     if without:
-        raise ConfigError(f'--student {student.filename}: it learns masks, and {len(without)} objects have boxes only, the '
-                          f'first in {without[0]}; give a student without masks, or annotations with outlines')
+        raise ConfigError(f'--student {student.filename}: it learns masks, and {len(without)} objects have boxes only, '
+                          f'the first in {without[0]}; give a student without masks, or annotations with outlines')

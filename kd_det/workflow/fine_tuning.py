@@ -41,8 +41,8 @@ def read_teacher(cfg: Config, checkpoint: str) -> Teacher:
         CheckpointMismatch: it is of another network.
     """
     if '://' not in checkpoint and not osp.isfile(checkpoint):
-        raise ConfigError(f'--teacher {cfg.filename} {checkpoint}: there is no checkpoint {checkpoint!r}; give the file or '
-                          'URL of the trained teacher')
+        raise ConfigError(f'--teacher {cfg.filename} {checkpoint}: there is no checkpoint {checkpoint!r}; give the '
+                          'file or URL of the trained teacher')
     state, meta = read_state_dict(checkpoint)
     teacher = Teacher(checkpoint, state, classes_of(meta))
     own = _built(cfg.model, len(teacher.classes) if teacher.classes else None)
@@ -51,9 +51,9 @@ def read_teacher(cfg: Config, checkpoint: str) -> Teacher:
     except CheckpointMismatch as error:
         if any(name in own.state_dict() for name in state):
             raise
-        raise CheckpointMismatch(f'{error}\nNot one tensor is the detector\'s. If these are weights of a backbone, name '
-                                 'them in the config (backbone.init_cfg, or TimmBackbone\'s checkpoint) and give --teacher '
-                                 'CONFIG alone: it is trained first') from error
+        raise CheckpointMismatch(f'{error}\nNot one tensor is the detector\'s. If these are weights of a backbone, '
+                                 'name them in the config (backbone.init_cfg, or TimmBackbone\'s checkpoint) and give '
+                                 '--teacher CONFIG alone: it is trained first') from error
     return teacher
 
 

@@ -57,7 +57,8 @@ METHODS: dict[str, Method] = {
     'chen': Method('soft targets, bounded regression and hints in both stages (Chen et al. 2017)',
                    lambda student, teacher: dict(type='FasterRCNNDistiller', rpn_distill={}, rcnn_distill={},
                                                  hints=[dict(layer='neck')])),
-    'lad': Method('which priors serve which object (LAD)', lambda student, teacher: dict(type='LADDistiller'), _batched),
+    'lad': Method('which priors serve which object (LAD)', lambda student, teacher: dict(type='LADDistiller'),
+                  _batched),
     'solad': Method('assignment and soft labels (SoLAD)',
                     lambda student, teacher: dict(type='LADDistiller', soft_label={}), _batched),
     'pkd': Method('neck features up to scale and offset (PKD)', _hint('PKDLoss')),
@@ -73,7 +74,8 @@ METHODS: dict[str, Method] = {
     'soft-label': Method('the teacher\'s dense scores and boxes beside the ground truth',
                          lambda student, teacher: dict(type='SoftLabelDistiller', soft_label={}, ground_truth=True)),
     'backbone-hint': Method('backbone features through an adapter (HintLoss)',
-                            lambda student, teacher: dict(type='Distiller', terms=[dict(type='Hint', layer='backbone')])),
+                            lambda student, teacher: dict(
+                                type='Distiller', terms=[dict(type='Hint', layer='backbone')])),
 }
 """Name -> method, a line each."""
 PREFERRED = ('lad', 'pkd', 'chen', 'soft-label', 'backbone-hint')

@@ -112,7 +112,8 @@ def make_plan(request: Request, prepared: Prepared) -> Plan:
                       request.batch_size or ours.batch) if fine_tuning else None
     scales, said = anchors_of_both(
         anchor_scale(student.model, test_pipeline(student), prepared.sides),
-        anchor_scale(teacher.model, test_pipeline(enlarged(student, request.teacher_scale)), prepared.sides), fine_tuning)
+        anchor_scale(teacher.model, test_pipeline(enlarged(student, request.teacher_scale)), prepared.sides),
+        fine_tuning)
     if plan.teacher is None:
         plan.decisions.append(f'teacher: no checkpoint is given; it is trained first, from {begins_with(teacher)}')
     elif fine_tuning:
@@ -131,8 +132,8 @@ def make_plan(request: Request, prepared: Prepared) -> Plan:
 def _own(flag: str, path: str, options: dict | None = None) -> Config:
     cfg = load_config(path, options)
     if distilled(cfg.get('model') or {}) is not None:
-        raise ConfigError(f'{flag} {path}: it is itself a distil config; give the plain detector\'s (kd-det export makes '
-                          'plain files of a distilled one)')
+        raise ConfigError(f'{flag} {path}: it is itself a distil config; give the plain detector\'s (kd-det export '
+                          'makes plain files of a distilled one)')
     if not cfg.get('train_dataloader') or not cfg.get('val_dataloader'):
         raise ConfigError(f'{flag} {path}: it has no train_dataloader and val_dataloader, whose pipelines are needed')
     return cfg
@@ -158,12 +159,12 @@ def _fine_tuning(plan: Plan) -> bool:
     """
     asked = plan.request.teacher_epochs
     if asked == 0 and plan.teacher is None:
-        raise ConfigError(f'--teacher-epochs 0: the teacher {plan.request.teacher} has no checkpoint; give one, --teacher '
-                          'CONFIG CHECKPOINT, or leave the flag out, so that it is trained first')
+        raise ConfigError(f'--teacher-epochs 0: the teacher {plan.request.teacher} has no checkpoint; give one, '
+                          '--teacher CONFIG CHECKPOINT, or leave the flag out, so that it is trained first')
     if asked == 0 and plan.teacher.classes is not None and _differ(plan):
         raise ConfigError(f'--teacher-epochs 0: the teacher {plan.request.checkpoint} knows the classes '
-                          f'{plan.teacher.classes}, the data has {plan.prepared.classes}; leave the flag out, so that it '
-                          'is fine-tuned first')
+                          f'{plan.teacher.classes}, the data has {plan.prepared.classes}; leave the flag out, so that '
+                          'it is fine-tuned first')
     if asked == 0:
         return False
     return bool(asked) or _differ(plan)
@@ -200,7 +201,8 @@ def _texts(plan: Plan, student: Config, teacher: Config, ours: Schedule, theirs:
                                                   places('teacher_start.pth')))
         method = chosen(request.method, seen.model, taught.model, times)
         plan.decisions.append(f'method: {method}, {METHODS[method].what}'
-                              + ('' if request.method else '; the default for such a pair, --method NAME takes another'))
+                              + ('' if request.method
+                                 else '; the default for such a pair, --method NAME takes another'))
         checkpoint = osp.join(places('teacher'), f'epoch_{theirs.epochs}.pth') if theirs else request.checkpoint
         if theirs is None and '://' not in checkpoint:
             checkpoint = osp.abspath(checkpoint)
@@ -220,7 +222,8 @@ def _stages(plan: Plan, ours: Schedule, theirs: Schedule | None) -> None:
 
     def training(name: str, what: str, times: Schedule) -> Training:
         every = configs[name].train_cfg.val_interval
-        return Training(name, what, places.config(name), places(name), times.epochs, times.steps, -(-times.epochs // every))
+        return Training(name, what, places.config(name), places(name), times.epochs, times.steps,
+                        -(-times.epochs // every))
     trainings = [training('student', f'train the plain student, epochs: {ours.epochs}', ours),
                  training('distilled', f'train the distilled student, epochs: {ours.epochs}', ours)]
     if theirs is not None:
@@ -235,8 +238,8 @@ def _stages(plan: Plan, ours: Schedule, theirs: Schedule | None) -> None:
     export = ['export', places('distilled', os.path.basename(trainings[-1].result)), places('exported'), '--config',
               places.config('distilled'), *(['--onnx'] if plan.request.onnx else [])]
     plan.stages = [*trainings,
-                   Making('compare', 'AP and cost of plain, distilled and teacher: report.html, comparison.json', compare,
-                          places('comparison.json'), results),  # written last
+                   Making('compare', 'AP and cost of plain, distilled and teacher: report.html, comparison.json',
+                          compare, places('comparison.json'), results),  # written last
                    Making('export', 'the distilled student as plain MMDetection files'
                           + (', and as a verified ONNX file' if plan.request.onnx else ''), export, places('exported'),
                           results[-1:])]

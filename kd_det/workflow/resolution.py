@@ -18,7 +18,8 @@ WRAPPERS = ('RepeatDataset', 'ClassBalancedDataset')
 
 def pipeline_of(dataset: dict) -> list[dict]:
     """The pipeline of a data set, or of the first one inside it."""
-    while dataset.get('pipeline') is None and (inner := dataset.get('dataset') or (dataset.get('datasets') or [None])[0]):
+    while dataset.get('pipeline') is None and (
+            inner := dataset.get('dataset') or (dataset.get('datasets') or [None])[0]):
         dataset = inner
     return dataset.get('pipeline') or []
 
@@ -45,8 +46,8 @@ def set_size(cfg: Config, size: tuple[int, int], flag: str) -> None:
         if name in ONE_SIZE and step.get('scale'):
             return {**step, 'scale': size}
         if name not in SIZE_FREE:
-            raise ConfigError(f'{flag} {_text(size)}: the pipeline of {cfg.filename} has {name}, whose numbers hang on the '
-                              'size too; give a student\'s config with pipelines of that size instead')
+            raise ConfigError(f'{flag} {_text(size)}: the pipeline of {cfg.filename} has {name}, whose numbers hang on '
+                              'the size too; give a student\'s config with pipelines of that size instead')
         return step
     _change(cfg, change)
     if input_scale(test_pipeline(cfg))[0] is None:
@@ -62,8 +63,9 @@ def enlarged(cfg: Config, times: int) -> Config:
 
     def larger(value: Any) -> Any:
         return type(value)(larger(one) for one in value) if isinstance(value, (list, tuple)) else value * times
-    _change(cfg, lambda step: {key: larger(value) if key in ('scale', 'scales', 'max_size') and value is not None else value
-                               for key, value in step.items()})
+    _change(cfg, lambda step: {
+        key: larger(value) if key in ('scale', 'scales', 'max_size') and value is not None else value
+        for key, value in step.items()})
     return cfg
 
 
@@ -96,7 +98,8 @@ def words(student: Config, teacher: Config, times: int, trained: bool) -> list[s
     seen = ours and tuple(side * times for side in ours)
     if times > 1:
         lines.append(f'resolution: the teacher sees each image at {times} times the student\'s size'
-                     + (f', {_text(seen)} where the student sees {_text(ours)}' if ours else '') + ', from its own pixels')
+                     + (f', {_text(seen)} where the student sees {_text(ours)}' if ours else '')
+                     + ', from its own pixels')
     if not ours or not theirs or sorted(seen) == sorted(theirs):
         return lines
     apart = max(theirs) / max(ours)

@@ -83,8 +83,8 @@ def run(plan: Plan, say: Callable[[str], None] = print) -> bool:
         status = launch(stage.arguments(state), log, lambda now=(log, since, stage, rest, begin), title=title:
                        say(f'{title}: {_progress(*now)}'))
         if status != 0 or stage.state(overwrite) != DONE:
-            say(f'{title}: FAILED with status {status}; the end of {log}:\n{tail(log)}\nGive the same command again when '
-                'it is mended: what is done is kept, and this stage goes on from its last checkpoint')
+            say(f'{title}: FAILED with status {status}; the end of {log}:\n{tail(log)}\nGive the same command again '
+                'when it is mended: what is done is kept, and this stage goes on from its last checkpoint')
             return False
         say(f'{title}: done in {duration(time.monotonic() - begin)}')
     return True

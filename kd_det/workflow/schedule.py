@@ -63,7 +63,9 @@ def schedule(cfg: Config, images: int, epochs: int | None = None, batch: int | N
     if epochs is None:
         times = min(max(math.sqrt(FULL / images), 1.0), MOST_TIMES)
         epochs = max(own, min(round(own * times), MOST_EPOCHS))
-        rule = f'{own} of the config x {times:.1f} for a set of {images} images' if epochs != own else 'as the config has'
+        rule = 'as the config has'
+        if epochs != own:
+            rule = f'{own} of the config x {times:.1f} for a set of {images} images'
     else:
         rule = 'as asked for'
     steps = math.ceil(images * repeats / batch)

@@ -30,7 +30,8 @@ def test_formula_against_loops():
     torch.testing.assert_close(align_scale(student, teacher), by_loops(student, teacher), rtol=1e-6, atol=1e-6)
     found = align_scale(student, teacher)
     torch.testing.assert_close(found.mean((0, 2, 3)), teacher.mean((0, 2, 3)))
-    torch.testing.assert_close(found.var((0, 2, 3), correction=0), teacher.var((0, 2, 3), correction=0), rtol=1e-6, atol=0)
+    torch.testing.assert_close(found.var((0, 2, 3), correction=0), teacher.var((0, 2, 3), correction=0), rtol=1e-6,
+                               atol=0)
 
 
 @pytest.mark.parametrize('dtype', [torch.float32, torch.float64, torch.bfloat16])
@@ -75,8 +76,8 @@ def test_half_precision_is_computed_in_float32():
     half = student.to(torch.float16)  # its variance is more than float16 can add up
     found = align_scale(half, teacher.to(torch.float16))
     assert found.dtype == torch.float16
-    torch.testing.assert_close(found.double(), align_scale(half.double(), teacher.to(torch.float16).double()), rtol=1e-2,
-                               atol=1e-2)
+    torch.testing.assert_close(found.double(), align_scale(half.double(), teacher.to(torch.float16).double()),
+                               rtol=1e-2, atol=1e-2)
 
 
 @pytest.mark.parametrize('shapes', [((2, 3, 4, 4), (2, 4, 4, 4)), ((2, 3), (2, 3))])

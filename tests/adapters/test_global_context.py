@@ -21,7 +21,8 @@ def test_a_loop_over_the_formula():
     for n in range(2):
         scores = [math.exp(sum(float(block.attention.weight[0, c] * feature[n, c, y, x]) for c in range(4))
                            + float(block.attention.bias)) for y, x in places]
-        context = [sum(s / sum(scores) * float(feature[n, c, y, x]) for s, (y, x) in zip(scores, places)) for c in range(4)]
+        context = [sum(s / sum(scores) * float(feature[n, c, y, x]) for s, (y, x) in zip(scores, places))
+                   for c in range(4)]
         hidden = [sum(float(block.reduce.weight[h, c]) * context[c] for c in range(4)) + float(block.reduce.bias[h])
                   for h in range(2)]
         mean = sum(hidden) / 2

@@ -50,6 +50,7 @@ def test_a_teachers_file_of_two_lines(tmp_path):
 
 
 def test_a_name_that_timm_does_not_have(tmp_path):
-    (tmp_path / 'mine.py').write_text(f"_base_ = 'kd_det::{PAIRS['gfl']}.py'\n" + LINE.format('', 'mobilenetv3_smal_050'))
+    (tmp_path / 'mine.py').write_text(f"_base_ = 'kd_det::{PAIRS['gfl']}.py'\n"
+                                      + LINE.format('', 'mobilenetv3_smal_050'))
     with pytest.raises(ConfigError, match=r"has no 'mobilenetv3_smal_050'; did you mean 'mobilenetv3_small_050'"):
         load_config(str(tmp_path / 'mine.py'))

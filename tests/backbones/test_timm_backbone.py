@@ -66,7 +66,8 @@ def test_images_of_any_size(name):
 @pytest.mark.parametrize(('name', 'stages', 'parts'), [
     ('test_resnet', 0, {'conv1', 'bn1'}), ('test_resnet', 2, {'conv1', 'bn1', 'layer1', 'layer2'}),
     ('test_convnext', 0, {'stem_0', 'stem_1'}), ('test_convnext', 1, {'stem_0', 'stem_1', 'stages_0'}),
-    ('swin_tiny_patch4_window7_224', 0, {'patch_embed'}), ('swin_tiny_patch4_window7_224', 1, {'patch_embed', 'layers_0'})])
+    ('swin_tiny_patch4_window7_224', 0, {'patch_embed'}),
+    ('swin_tiny_patch4_window7_224', 1, {'patch_embed', 'layers_0'})])
 def test_frozen_stages_get_no_gradient_and_stay_in_eval_mode(name, stages, parts):
     model = backbone(name, frozen_stages=stages, norm_eval=False).train()
     sum(one.square().sum() for one in model(torch.rand(2, 3, 64, 64))).backward()

@@ -124,7 +124,8 @@ def test_done_is_done_unless_a_link_began_with_other_weights(whole, config, teac
     end = load(str(work / 'link_1' / 'epoch_2.pth'))
     end['state_dict']['bbox_head.gfl_reg.bias'] += 1
     torch.save(end, work / 'link_1' / 'epoch_2.pth')
-    with pytest.raises(ConfigError, match=r'link 2 was trained with another config, or from other weights:\n  chain.st'):
+    with pytest.raises(ConfigError,
+                       match=r'link 2 was trained with another config, or from other weights:\n  chain.st'):
         run_tool('train', *chain_arguments(config, teachers, work))
 
 
@@ -164,8 +165,8 @@ def test_two_processes_train_a_chain(config, teachers, tmp_path):
 
 def test_the_control_is_the_plain_student_trained_as_long(run_config, tmp_path, monkeypatch):
     seen = begun(monkeypatch)
-    run_tool('train', run_config(dense_cfg('gfl'), 'plain.py', SCHEDULE), '--links', '2', '--work-dir', str(tmp_path / 'w'),
-             '--cfg-options', 'train_cfg.max_epochs=1')
+    run_tool('train', run_config(dense_cfg('gfl'), 'plain.py', SCHEDULE), '--links', '2', '--work-dir',
+             str(tmp_path / 'w'), '--cfg-options', 'train_cfg.max_epochs=1')
     assert [one['link'] for one in seen] == [1, 2]
     assert equal(seen[1]['weights'], load(str(tmp_path / 'w' / 'link_1' / 'epoch_1.pth'))['state_dict'])
     assert seen[1]['states'] == 0 and seen[1]['rate'] == seen[0]['rate']
@@ -176,7 +177,8 @@ def test_a_link_of_another_chain_is_refused(whole, config, teachers, tmp_path):
     rate = ('--cfg-options', 'optim_wrapper.optimizer.lr=0.002')
     for words, more in ((r'optim_wrapper.optimizer.lr: was 0.001, is 0.002', rate),
                         (r'model.teacher.checkpoint: was \'teacher_16.pth\', is \'teacher_24.pth\'', ())):
-        with pytest.raises(ConfigError, match=rf'link_1: link 1 was trained with another config(.|\n)*{words}(.|\n)*Give'):
+        with pytest.raises(ConfigError,
+                           match=rf'link_1: link 1 was trained with another config(.|\n)*{words}(.|\n)*Give'):
             run_tool('train', *chain_arguments(config, teachers if more else teachers[::-1], tmp_path / 'w', *more))
 
 

@@ -23,8 +23,8 @@ DISTIL = 'kd_det::distill_faster_rcnn/faster-rcnn_r18-w16_fpn-c32_6e_digits-160x
 
 
 def process(*words, cwd):
-    return subprocess.run([sys.executable, '-W', 'ignore', *words], cwd=cwd, capture_output=True, text=True, timeout=300,
-                          env={**os.environ, 'PYTHONPATH': str(ROOT)})
+    return subprocess.run([sys.executable, '-W', 'ignore', *words], cwd=cwd, capture_output=True, text=True,
+                          timeout=300, env={**os.environ, 'PYTHONPATH': str(ROOT)})
 
 
 @pytest.mark.parametrize('name', cli.COMMANDS)
@@ -66,7 +66,8 @@ def test_configs_lists_by_part_of_the_name_and_by_pattern(capsys):
     first = (ROOT / 'configs' / name.removeprefix('kd_det::')).read_text().splitlines()[0]
     assert capsys.readouterr().out.splitlines() == [name, '    ' + first.removeprefix('# ')]
     assert shipped_configs('*_pkd-*') == shipped_configs('kd_det::pkd/') != []
-    assert len(shipped_configs()) == len([one for one in (ROOT / 'configs').glob('*/*.py') if one.parent.name != '_base_'])
+    assert len(shipped_configs()) == len([one for one in (ROOT / 'configs').glob('*/*.py')
+                                          if one.parent.name != '_base_'])
     assert cli.main(['configs', 'nowhere']) == 2
 
 
@@ -101,7 +102,8 @@ def test_mmdetections_configs_are_found_by_name_without_its_model_pages(tmp_path
     child.write_text(f"_base_ = '{name}'\nmodel = dict(neck=dict(num_outs=4))\n")
     assert load_config(name).to_dict() == slow.to_dict()
     inherited = load_config(str(child))
-    assert inherited.model.neck.num_outs == 4 and str(inherited.to_dict()).count("'_scope_': 'mmdet'") > 20  # as MMEngine
+    # as MMEngine
+    assert inherited.model.neck.num_outs == 4 and str(inherited.to_dict()).count("'_scope_': 'mmdet'") > 20
     assert inherited.train_dataloader.batch_size == slow.train_dataloader.batch_size
     with pytest.raises(ConfigError, match=r'no such config; did you mean .*faster-rcnn_r50_fpn_1x_coco\.py'):
         load_config('mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_cocoo.py')
@@ -156,7 +158,8 @@ def test_a_reader_that_goes_is_no_traceback():
     # named so, the doctor is asked for, and MMDetection, of no interest here, is not imported
     with subprocess.Popen([sys.executable, '-c', code, 'kd_det.doctor'],
                           stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as command:
-        while command.stdout.readline() not in ('line\n', ''):  # the forks' packages say something when they are imported
+        # the forks' packages say something when they are imported
+        while command.stdout.readline() not in ('line\n', ''):
             pass
         command.stdout.close()
         errors = command.stderr.read()

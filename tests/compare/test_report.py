@@ -70,8 +70,9 @@ def opened(html, tmp_path, probe, width=1280):
     """The page's title after ``probe``, a piece of script, has run in it."""
     page = tmp_path / 'report.html'
     page.write_text(html.replace('</body>', f'<script>{probe}</script></body>'))
-    done = subprocess.run([browser(), '--headless', '--no-sandbox', '--disable-gpu', f'--user-data-dir={tmp_path}/profile',
-                           f'--window-size={width},900', '--dump-dom', page.as_uri()], capture_output=True, text=True,
+    done = subprocess.run([browser(), '--headless', '--no-sandbox', '--disable-gpu',
+                           f'--user-data-dir={tmp_path}/profile', f'--window-size={width},900', '--dump-dom',
+                           page.as_uri()], capture_output=True, text=True,
                           timeout=100)
     titles = re.findall('<title>(.*?)</title>', done.stdout)
     assert titles, done.stderr[-500:]
@@ -107,7 +108,8 @@ def scene(folder):
     truth = truth_of(photos, things, CLASSES)
 
     def seen(*rows):
-        return [dict(image_id=image, category_id=label, bbox=list(box), score=score) for image, label, box, score in rows]
+        return [dict(image_id=image, category_id=label, bbox=list(box), score=score)
+                for image, label, box, score in rows]
     first = seen((0, 0, (64, 64, 128, 128), 0.9), (1, 1, (100, 100, 200, 100), 0.8))
     second = seen((0, 0, (64, 64, 128, 128), 0.2), (1, 1, (100, 100, 200, 100), 0.6), (2, 1, (10, 10, 50, 50), 0.7))
     return Sample(photos, truth, list(CLASSES), 30), [first, second]
@@ -162,7 +164,9 @@ def test_the_gallery_is_in_the_page_and_loads_nothing(with_gallery):
     assert 'Kinds of mistakes' in with_gallery and '25.0 (1)' in with_gallery  # one detection on background
 
 
-CHOOSE = """const set = (id, value) => { const control = document.getElementById('gallery-' + id); control.value = value;
+CHOOSE = """const set = (id, value) => {
+    const control = document.getElementById('gallery-' + id);
+    control.value = value;
     control.dispatchEvent(new Event(id === 'score' ? 'input' : 'change')); };
     const names = () => [...document.querySelectorAll('.photo h3')].map((h) => h.textContent[0]).join('');
     const texts = () => [...document.querySelectorAll('.photo figcaption')].map((c) => c.textContent.split(': ')[1]);

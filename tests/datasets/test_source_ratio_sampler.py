@@ -42,7 +42,8 @@ def test_two_ranks_share_an_epoch():
 
 
 @pytest.mark.parametrize('data, ratio', [(DATA, [1, 2]), (DATA, [4]), (range(4), [4]),
-                                         (SimpleNamespace(datasets=[range(0), range(3)], cumulative_sizes=[0, 3]), [1, 3])])
+                                         (SimpleNamespace(datasets=[range(0), range(3)], cumulative_sizes=[0, 3]),
+                                          [1, 3])])
 def test_what_cannot_be_meant_is_refused(data, ratio):
     with pytest.raises(ConfigError):
         SourceRatioSampler(data, 4, ratio)

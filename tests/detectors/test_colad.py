@@ -37,7 +37,8 @@ def stirred(model, seed=5):
 
 def colad_cfg(first, peer, checkpoint=None, **options):
     cfg = ConfigDict(copy.deepcopy(first))
-    cfg.update(student_type=cfg.type, type='CoLAD', peer=dict(config=copy.deepcopy(peer), checkpoint=checkpoint), **options)
+    cfg.update(student_type=cfg.type, type='CoLAD', peer=dict(config=copy.deepcopy(peer), checkpoint=checkpoint),
+               **options)
     return cfg
 
 
@@ -263,7 +264,8 @@ def test_rtmdet_prior_claimed_for_two_objects_goes_to_the_lower_cost():
     costs = torch.tensor([[1., 9], [3, 2], [9, 1.5]])  # (V, G), already mixed
     overlaps = torch.full((3, 2), 0.9)  # 2.7 in sum: two priors each
     call = co_learning_rtmdet.Call('assigner', assigner, dict(
-        pred_instances=list(range(4)), gt_instances=make_batch(objects=(2, 0))['data_samples'][0].gt_instances), {}, None)
+        pred_instances=list(range(4)), gt_instances=make_batch(objects=(2, 0))['data_samples'][0].gt_instances), {},
+                                   None)
     matching = co_learning_rtmdet._Matching(costs, overlaps, torch.tensor([True, True, False, True]))
     result = model.terms[0].co_learning._result(call, matching)
     assert result.gt_inds.tolist() == [1, 2, 0, 2]  # the second is claimed by both: 2 < 3
@@ -279,7 +281,8 @@ def test_state_dict_and_prediction_are_the_first_networks(kind):
     second.load_state_dict(model.distill_state()['peer'], strict=True)
     data = first.data_preprocessor(make_batch(**BATCH), False)
     with torch.no_grad():
-        for one, other in zip(*(m.predict(data['inputs'], copy.deepcopy(data['data_samples'])) for m in (model, first))):
+        for one, other in zip(*(m.predict(data['inputs'], copy.deepcopy(data['data_samples']))
+                                for m in (model, first))):
             assert torch.equal(one.pred_instances.bboxes, other.pred_instances.bboxes)
             assert torch.equal(one.pred_instances.scores, other.pred_instances.scores)
     assert len(list(model.parameters())) == len(list(first.parameters())) + len(list(second.parameters()))
@@ -305,7 +308,8 @@ def test_peers_checkpoint_and_normalisation(tmp_path):
     peer_cfg.data_preprocessor.update(mean=[90., 100., 110.], std=[40., 50., 60.], bgr_to_rgb=True)
     peer = stirred(build(peer_cfg, 2), 2).eval()
     path = save_checkpoint(peer, tmp_path / 'peer.pth')
-    model = build(colad_cfg(cfg_of('paa'), peer_cfg, path, criterion=dict(type='FixedCriterion', network='second'))).eval()
+    model = build(colad_cfg(cfg_of('paa'), peer_cfg, path,
+                            criterion=dict(type='FixedCriterion', network='second'))).eval()
     assert any('re-normalised' in line for line in model.plan())
     found, alone = losses_of(model, make_batch(**BATCH)), losses_of(peer, make_batch(**BATCH))
     for name in alone:

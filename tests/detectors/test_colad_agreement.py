@@ -89,7 +89,8 @@ def test_logged_with_each_line_over_steps_and_ranks(monkeypatch):
     """Ratios of sums, not means of ratios; the other rank counts as much."""
     model, *_ = pair('paa', agreement_interval=1)
     assert agreement_hook.AgreementHook in hooks_of(model)
-    monkeypatch.setattr(agreement_hook, 'all_reduce', lambda counts: counts.add_(torch.tensor([10., 10, 0, 1]).double()))
+    monkeypatch.setattr(agreement_hook, 'all_reduce',
+                        lambda counts: counts.add_(torch.tensor([10., 10, 0, 1]).double()))
     scalars, said = {}, []
     hub = SimpleNamespace(update_scalar=lambda name, value: scalars.setdefault(name, HistoryBuffer()).update(value))
     runner = SimpleNamespace(model=model, hooks=[LoggerHook(interval=2)], message_hub=hub, train_dataloader=range(5),
@@ -102,5 +103,5 @@ def test_logged_with_each_line_over_steps_and_ranks(monkeypatch):
     assert scalars['train/positives_iou']._log_history.tolist() == [14 / 18, 11 / 12, 15 / 20]
     assert scalars['train/objects_differing']._log_history.tolist() == [1 / 5, 1 / 2, 1 / 2]
     hook.after_train_epoch(runner)
-    assert said == ['CoLAD: the two networks\' own assignments have 80.0 % of their positives in common (IoU), and differ '
-                    'for 33.3 % of the objects']
+    assert said == ['CoLAD: the two networks\' own assignments have 80.0 % of their positives in common (IoU), and '
+                    'differ for 33.3 % of the objects']

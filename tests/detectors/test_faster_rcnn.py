@@ -345,7 +345,8 @@ def test_a_batch_without_objects_trains(teacher_checkpoint, class_agnostic):
     taught.roi_head.bbox_head.reg_class_agnostic = class_agnostic
     cfg = faster_rcnn_cfg()
     cfg.roi_head.bbox_head.reg_class_agnostic = class_agnostic
-    cfg.update(student_type=cfg.type, type='FasterRCNNDistiller', teacher=dict(config=taught, checkpoint=save_checkpoint(
+    cfg.update(student_type=cfg.type, type='FasterRCNNDistiller',
+               teacher=dict(config=taught, checkpoint=save_checkpoint(
         build(taught, 7), Path(teacher_checkpoint[1]).parent / f'agnostic{class_agnostic}.pth')),
         rpn_distill=dict(), rcnn_distill=dict(), hints=[dict(layer='neck')])
     losses = losses_of(build(cfg), make_batch(objects=(0, 0)))

@@ -34,8 +34,10 @@ def test_fused_and_channels_last_teachers_say_the_same(kind, tmp_path):
     path = trained_statistics(cfg, tmp_path / 't.pth')
     image = torch.randn(2, 3, 96, 128)
     outputs = []
-    for options in (dict(), dict(fuse_conv_bn=True), dict(channels_last=True), dict(fuse_conv_bn=True, channels_last=True)):
-        teacher = FrozenTeacher(copy.deepcopy(cfg), path, **{**dict(fuse_conv_bn=False, channels_last=False), **options})
+    for options in (dict(), dict(fuse_conv_bn=True), dict(channels_last=True),
+                    dict(fuse_conv_bn=True, channels_last=True)):
+        teacher = FrozenTeacher(copy.deepcopy(cfg), path,
+                                **{**dict(fuse_conv_bn=False, channels_last=False), **options})
         teacher.load()
         model = teacher.model
         head = model.rpn_head if kind == 'faster_rcnn' else model.bbox_head

@@ -33,9 +33,9 @@ def batches(tmp_path_factory):
 
 def test_the_batches_are_what_they_are_called(batches):
     counts = {name: [len(sample.gt_instances) for sample in batch['data_samples']] for name, batch in batches.items()}
-    assert counts == {'nothing': [0, 0], 'no objects, crowds, ignored': [0, 0, 0], 'one pixel, beyond the image': [3, 3],
-                      '500 objects beside none': [500, 0], 'grey, 16 bit, CMYK, transparent, turned': [1] * 6,
-                      'mixed sizes': [2, 1, 2]}
+    assert counts == {'nothing': [0, 0], 'no objects, crowds, ignored': [0, 0, 0],
+                      'one pixel, beyond the image': [3, 3], '500 objects beside none': [500, 0],
+                      'grey, 16 bit, CMYK, transparent, turned': [1] * 6, 'mixed sizes': [2, 1, 2]}
     crowds = batches['no objects, crowds, ignored']['data_samples']
     assert [len(sample.ignored_instances) for sample in crowds] == [0, 1, 0]
     assert all(image.shape[0] == 3 for batch in batches.values() for image in batch['inputs'])

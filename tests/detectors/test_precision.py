@@ -49,7 +49,8 @@ def test_fp16_stays_finite_for_300_steps(method, teachers):
         with torch.autocast('cuda', dtype=torch.float16):
             losses = model.loss(data['inputs'], data['data_samples'])
             loss = total(losses)
-        assert all(bool(torch.as_tensor(sum(v) if isinstance(v, list) else v).isfinite()) for v in losses.values()), step
+        assert all(bool(torch.as_tensor(sum(v) if isinstance(v, list) else v).isfinite())
+                   for v in losses.values()), step
         optimizer.zero_grad()
         scaler.scale(loss).backward()
         scaler.step(optimizer)

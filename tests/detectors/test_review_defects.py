@@ -160,7 +160,8 @@ def test_a_fold_that_changes_what_the_network_says_is_refused_with_its_name_and_
     block = stirred(nn.Sequential(Block(), kind()))
     image = torch.randn(2, 4, 8, 8)
     before = block(image)
-    with pytest.raises(ConfigError, match=rf'b\.fuse_conv_bn: .*batch norm 1\.{norm} .*between it and 1\.{convolution}\. '
+    with pytest.raises(ConfigError,
+                       match=rf'b\.fuse_conv_bn: .*batch norm 1\.{norm} .*between it and 1\.{convolution}\. '
                                           r'Set sources\.b\.fuse_conv_bn=False'):
         fold_batch_norms(block, lambda: [block(image)], key='sources.b')
     assert torch.equal(block(image), before)
@@ -268,7 +269,8 @@ def test_inference_with_a_distil_config_needs_no_teacher(teacher_checkpoint, tmp
 def test_mmdetections_test_loop_with_a_distil_config_needs_no_teacher(teacher_checkpoint, run_config, tmp_path):
     """What its ``tools/test.py`` does: a runner of the config as it is, and ``test()``."""
     cfg = Config.fromfile(run_config(distil_cfg((teacher_checkpoint[0].to_dict(), str(tmp_path / 'gone.pth')), **ALL)))
-    cfg.update(work_dir=str(tmp_path / 'work'), load_from=save_checkpoint(build(faster_rcnn_cfg(), 1), tmp_path / 's.pth'))
+    cfg.update(work_dir=str(tmp_path / 'work'), load_from=save_checkpoint(build(faster_rcnn_cfg(), 1),
+                                                                          tmp_path / 's.pth'))
     assert 'coco/bbox_mAP' in Runner.from_cfg(cfg).test()
 
 
@@ -282,7 +284,8 @@ def test_mmdetections_own_distillation_loss_can_be_used(teacher_checkpoint):
 
 def test_a_softmax_over_the_one_column_of_an_rpn_is_refused(teacher_checkpoint):
     """It would be 0 for ever, and take away half of the ground truth's weight."""
-    with pytest.raises(ConfigError, match=r'rpn_distill\.cls\.type: KnowledgeDistillationKLDivLoss .*SoftTargetLoss takes'):
+    with pytest.raises(ConfigError,
+                       match=r'rpn_distill\.cls\.type: KnowledgeDistillationKLDivLoss .*SoftTargetLoss takes'):
         build(distil_cfg(teacher_checkpoint, rpn_distill=dict(cls=dict(type='KnowledgeDistillationKLDivLoss', T=2))))
 
 

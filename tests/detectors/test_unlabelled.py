@@ -50,7 +50,8 @@ def test_the_ground_truths_losses_and_gradients_are_those_without(teacher_checkp
     added = {name: two[name] for name in two if name.startswith(PREFIX)}
     assert set(two) - set(one) == set(added) == {
         f'{PREFIX}loss_rpn_cls_distill', f'{PREFIX}loss_cls_distill', f'{PREFIX}loss_hint_neck'}
-    assert model.distill_terms == alone.distill_terms[:2] + [f'{PREFIX}loss_rpn_cls_distill'] + alone.distill_terms[2:4] + [
+    assert model.distill_terms == [
+        *alone.distill_terms[:2], f'{PREFIX}loss_rpn_cls_distill', *alone.distill_terms[2:4],
         f'{PREFIX}loss_cls_distill', 'loss_hint_neck', f'{PREFIX}loss_hint_neck']
     for a, b in zip(gradients(total(one), alone).values(), gradients(total({n: two[n] for n in one}), model).values()):
         assert torch.equal(a, b)
@@ -75,7 +76,8 @@ def test_what_a_data_set_says_about_objects_is_not_read(teacher_checkpoint, batc
 
 def test_rcnn_is_simclrs_cross_entropy_at_the_teachers_proposals(teacher_checkpoint, batches):
     labelled, unlabelled = batches
-    model = build(taught(teacher_checkpoint, rpn_distill=None, hints=[], unlabelled=dict(weight=0.25), rcnn_distill=dict(
+    model = build(taught(teacher_checkpoint, rpn_distill=None, hints=[], unlabelled=dict(weight=0.25),
+                         rcnn_distill=dict(
         hard_weight=0.9, cls=dict(type='SoftTargetLoss', background_weight=1.0))))
     found = step(model, labelled, unlabelled)[f'{PREFIX}loss_cls_distill']
     data = model.data_preprocessor(copy.deepcopy(unlabelled), True)
@@ -127,11 +129,13 @@ def test_weights_and_the_choice_of_images(teacher_checkpoint, batches):
     assert float(half[name]) == pytest.approx(0.5 * float(whole[name]))
     off = build(taught(teacher_checkpoint, unlabelled=dict(weight=0)))
     assert not any(n.startswith(PREFIX) for n in [*losses_of(off, copy.deepcopy(labelled)), *off.distill_terms])
-    only = build(taught(teacher_checkpoint, rpn_distill=dict(images='labelled'), rcnn_distill=dict(images='unlabelled')))
+    only = build(taught(teacher_checkpoint, rpn_distill=dict(images='labelled'),
+                        rcnn_distill=dict(images='unlabelled')))
     found = step(only, labelled, unlabelled)
     assert {n for n in found if 'distill' in n or 'hint' in n} == set(only.distill_terms) == {
         'loss_rpn_cls_distill', 'loss_rpn_bbox_distill', f'{PREFIX}loss_cls_distill', 'loss_hint_neck', name}
-    assert torch.equal(found['loss_cls'], losses_of(build(faster_rcnn_cfg()), labelled)['loss_cls']), 'mu is for both words'
+    plain = losses_of(build(faster_rcnn_cfg()), labelled)
+    assert torch.equal(found['loss_cls'], plain['loss_cls']), 'mu is for both words'
 
 
 def test_without_ground_truth_labelled_images_are_not_trained_on_where_all_terms_act_on_the_others(teacher_checkpoint,
@@ -156,7 +160,8 @@ def test_the_plan_says_which_terms_act_where(teacher_checkpoint):
 @pytest.mark.parametrize('changes, words', [
     (dict(hints=[dict(layer='neck', loss=dict(type='FGDLoss'), images='all')]),
      r'hints\[0\].images.*Hint needs ground truth'),
-    (dict(rcnn_distill=dict(cls=None, images='unlabelled')), r'rcnn_distill.images.*RCNNDistillation needs ground truth'),
+    (dict(rcnn_distill=dict(cls=None, images='unlabelled')),
+     r'rcnn_distill.images.*RCNNDistillation needs ground truth'),
     (dict(unlabelled=None, hints=[dict(layer='neck', images='unlabelled')]), r'hints\[0\].images.*no such images'),
     (dict(unlabelled=dict(weight=-1)), 'model.unlabelled.weight'),
     (dict(unlabelled=dict(wieght=1)), "did you mean 'weight'"),
@@ -177,9 +182,10 @@ def test_cascades_and_ensembles(tmp_path, batches):
     """Later stages look at what the teacher made of its proposals; several teachers propose together."""
     cfg = cascade_rcnn(8)
     paths = [save_checkpoint(build(cascade_rcnn(8), seed=seed), tmp_path / f'{seed}.pth') for seed in (3, 4)]
-    cfg.update(student_type=cfg.type, type='FasterRCNNDistiller', unlabelled=dict(), rcnn_distill=dict(source=['a', 'b']),
-               rpn_distill=dict(source='a'),
-               sources={name: dict(config=cascade_rcnn(8).to_dict(), checkpoint=path) for name, path in zip('ab', paths)})
+    cfg.update(student_type=cfg.type, type='FasterRCNNDistiller', unlabelled=dict(),
+               rcnn_distill=dict(source=['a', 'b']), rpn_distill=dict(source='a'),
+               sources={name: dict(config=cascade_rcnn(8).to_dict(), checkpoint=path)
+                        for name, path in zip('ab', paths)})
     losses = step(build(cfg), *batches)
     assert {n for n in losses if n.startswith(PREFIX)} == {f'{PREFIX}loss_rpn_cls_distill', *(
         f'{PREFIX}s{i}.loss_cls_distill' for i in range(3))}
@@ -253,7 +259,8 @@ def test_two_resolutions(teacher_checkpoint):
     heads = {'student': model.roi_head, 'teacher': model.teacher.model.roi_head}
     for name, head in heads.items():
         keep = head._bbox_forward
-        head._bbox_forward = lambda features, rois, name=name, keep=keep: seen.append((name, rois)) or keep(features, rois)
+        head._bbox_forward = lambda features, rois, name=name, keep=keep: (
+            seen.append((name, rois)) or keep(features, rois))
     losses = step(model, make_batch(SIZES, (2, 1), teacher_scale=2), make_batch(SIZES, (2, 0), seed=5, teacher_scale=2))
     assert torch.isfinite(losses[f'{PREFIX}loss_cls_distill'])
     (_, ours), (_, theirs) = [entry for entry in seen if entry[0] == 'student'][-1], seen[-1]

@@ -47,13 +47,15 @@ TWO_STAGE = [
     ('hints', 'neck', r"hints: found 'neck'; a list of dicts"),
     ('hints', [dict(layer='nek')], r"hints\[0\].layer: .* has no layer 'nek'; it has"),
     ('hints', [dict(layer=3)], r'hints\[0\].layer: .* has no layer 3'),
-    ('hints', [dict(layer='neck', teacher_layer='backbone.layer9')], r"teacher_layer: .* has no layer 'backbone.layer9'"),
+    ('hints', [dict(layer='neck', teacher_layer='backbone.layer9')],
+     r"teacher_layer: .* has no layer 'backbone.layer9'"),
     ('hints', [dict(layr='neck')], r"hints\[0\]: unknown keys \['layr'\]; did you mean 'layer'"),
     ('hints', [dict()], r'hints\[0\]: layer missing'),
     ('hints', [dict(layer='neck', loss='HintLoss')], r"hints\[0\].loss: found 'HintLoss'; a dict"),
     ('hints', [dict(layer='neck', loss=dict(loss_weight=-1))], r'loss.loss_weight: found -1; it must be 0 or larger'),
     ('hints', [dict(layer='neck', loss=dict(loss_weight='1'))], r"loss.loss_weight: found '1'; it must be a number"),
-    ('hints', [dict(layer='neck', loss=dict(type='GIoULoss'))], r'hints\[0\].loss.type: GIoULoss compares decoded boxes'),
+    ('hints', [dict(layer='neck', loss=dict(type='GIoULoss'))],
+     r'hints\[0\].loss.type: GIoULoss compares decoded boxes'),
     ('hints', [dict(layer='neck', loss=dict(type='HintLos'))], r"hints\[0\].loss.type: 'HintLos' is not registered"),
     ('hints', [dict(layer='neck', adapter='conv')], r"hints\[0\].adapter: found 'conv'; a dict"),
     ('hints', [dict(layer='neck', adapter=None)], r'hints\[0\].adapter: .* cannot bridge'),
@@ -64,10 +66,12 @@ TWO_STAGE = [
     ('hints', [dict(layer='neck', start_epoch=3, stop_epoch=2)], r'hints\[0\].stop_epoch: found 2, start_epoch is 3'),
     ('hints', [dict(layer='neck', start_epoch='1')], r"hints\[0\].start_epoch: found '1'; it must be a whole number"),
     ('hints', [dict(layer='neck', start_epoch=-1)], r'hints\[0\].start_epoch: found -1; it must be 0 or larger'),
-    ('hints', [dict(layer='neck', decay='linear')], r"hints\[0\].decay: found 'linear'; it must be one of None, 'cosine'"),
+    ('hints', [dict(layer='neck', decay='linear')],
+     r"hints\[0\].decay: found 'linear'; it must be one of None, 'cosine'"),
     ('hints', [dict(layer='neck', decay='cosine', decay_floor=2)], r'hints\[0\].decay_floor: found 2; it must be .*'),
     ('hints', [dict(layer='neck', source='techer')], r"hints\[0\].source: 'techer' is no source .*\['teacher'\]"),
-    ('hints', [dict(layer='neck', name='a'), dict(layer='neck', name='a')], r'name: hints\[0\] logs loss_hint_neck_a too'),
+    ('hints', [dict(layer='neck', name='a'), dict(layer='neck', name='a')],
+     r'name: hints\[0\] logs loss_hint_neck_a too'),
     ('terms', dict(type='Hint'), r'terms: found .*a list of dicts'),
     ('terms', [dict(layer='neck')], r'terms\[0\].type: missing'),
     ('terms', [dict(type='ResNet', depth=18)], r'terms\[0\]'),
@@ -79,14 +83,16 @@ TWO_STAGE = [
     ('rcnn_distill', dict(reg_weight=INF), r'rcnn_distill.reg_weight: found inf; it must be a finite number'),
     ('rcnn_distill', dict(reg_weight=-1), r'rcnn_distill.reg_weight: found -1; it must be 0 or larger'),
     ('rcnn_distill', dict(cls=None, hard_weight=0.5), r'rcnn_distill.hard_weight: 0.5 without a soft loss'),
-    ('rcnn_distill', dict(cls=dict(type='CrossEntropyLoss')), r'rcnn_distill.cls.type: CrossEntropyLoss does not compare'),
+    ('rcnn_distill', dict(cls=dict(type='CrossEntropyLoss')),
+     r'rcnn_distill.cls.type: CrossEntropyLoss does not compare'),
     ('rcnn_distill', dict(cls=dict(type='HintLoss')), r'rcnn_distill.cls.type: HintLoss compares features'),
     ('rcnn_distill', dict(cls=dict(temperature=0)), r'rcnn_distill.cls: temperature must be larger than 0, found 0'),
     ('rcnn_distill', dict(cls=dict(background_weight='1.5')), r'rcnn_distill.cls: background_weight must be a number'),
     ('rcnn_distill', dict(cls=dict(use_sigmoid=True)), r'rcnn_distill.cls.use_sigmoid: leave it out'),
     ('rcnn_distill', dict(cls='soft'), r"rcnn_distill.cls: found 'soft'; a dict"),
     ('rcnn_distill', dict(bbox=dict(type='SoftTargetLoss')), r'rcnn_distill.bbox.type: SoftTargetLoss compares scores'),
-    ('rcnn_distill', dict(bbox=dict(loss_weight=NAN)), r'distill.bbox.loss_weight: found nan; it must be a finite number'),
+    ('rcnn_distill', dict(bbox=dict(loss_weight=NAN)),
+     r'distill.bbox.loss_weight: found nan; it must be a finite number'),
     ('rcnn_distill', dict(bbox=dict(margin=-1)), r'rcnn_distill.bbox: margin must be 0 or larger, found -1'),
     ('roi_head.bbox_roi_extractor.featmap_strides', [8, 16, 32, 64], r'featmap_strides: found \[8, 16, 32, 64\]'),
     ('roi_head.bbox_head.num_classes', 3, r'rcnn_distill: the student has 3 classes'),
@@ -272,7 +278,8 @@ def test_a_second_view_that_no_teacher_looks_at(pairs):
         model = MODELS.build(copy.deepcopy(pairs['two']))
     views = TwoViewDataset.__new__(TwoViewDataset)
     views.scale_factor = 2
-    with pytest.raises(ConfigError, match=r'train_dataloader.dataset: TwoViewDataset of scale_factor 2, which no teacher'):
+    with pytest.raises(ConfigError,
+                       match=r'train_dataloader.dataset: TwoViewDataset of scale_factor 2, which no teacher'):
         DistillHook._check_views(model, runner_of(model, [dict(params=model.parameters())], views))
 
 
@@ -288,5 +295,6 @@ def test_classes_that_differ_between_data_sets(where, run_config):
         one = cfg.train_dataloader.dataset
         other = dict(one, metainfo=dict(classes=('disc',)))
         cfg.train_dataloader.dataset = dict(type='ConcatDataset', datasets=[one, other])
-    with pytest.raises(DataError, match=r'metainfo.classes: found \(.*train_dataloader.dataset.* has \(.*names and order'):
+    with pytest.raises(DataError,
+                       match=r'metainfo.classes: found \(.*train_dataloader.dataset.* has \(.*names and order'):
         check_data(cfg, ('train_dataloader', 'val_dataloader'))

@@ -33,7 +33,8 @@ def test_damaged_and_incomplete_files_are_skipped(tmp_path):
 
 
 def test_with_one_kept_a_full_disk_leaves_the_last_good_checkpoint(run_config, tmp_path, monkeypatch):
-    config = run_config(faster_rcnn_cfg(), extra="default_hooks['checkpoint'].update(max_keep_ckpts=1, save_best=None)\n")
+    config = run_config(faster_rcnn_cfg(),
+                        extra="default_hooks['checkpoint'].update(max_keep_ckpts=1, save_best=None)\n")
     work = tmp_path / 'run'
     replace = os.replace
 

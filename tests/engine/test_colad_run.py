@@ -20,7 +20,8 @@ from kd_det.engine import CoLADHook
 from kd_det.errors import CheckpointMismatch, ConfigError
 from kd_det.study.finished import read_finished
 
-EMA = ("custom_hooks = [dict(type='EMAHook', ema_type='ExpMomentumEMA', momentum=0.1, update_buffers=True, priority=49)]")
+EMA = ("custom_hooks = [dict(type='EMAHook', ema_type='ExpMomentumEMA', momentum=0.1, update_buffers=True, "
+       "priority=49)]")
 BEST = "default_hooks['checkpoint'].update(save_best=['coco/bbox_mAP', 'peer/coco/bbox_mAP'], max_keep_ckpts=1)"
 
 
@@ -71,7 +72,8 @@ def test_a_run_leaves_two_plain_checkpoints_and_resumes(kind, run_config, tmp_pa
             assert {k.removeprefix('module.') for k in average if k != 'steps'} == set(deployed)
             assert any(not torch.equal(average[f'module.{k}'], v) for k, v in deployed.items() if v.is_floating_point())
             assert int(average['steps']) == 4  # two epochs of two steps: the resumed average went on
-    records = [json.loads(line) for log in work.glob('*/vis_data/scalars.json') for line in log.read_text().splitlines()]
+    records = [json.loads(line) for log in work.glob('*/vis_data/scalars.json')
+               for line in log.read_text().splitlines()]
     steps = [r for r in records if 'loss' in r]
     for record in steps:
         names = [n for n in record if 'loss' in n and n != 'loss']
@@ -122,7 +124,8 @@ def test_validation_runs_both_networks_on_the_same_images(run_config, tmp_path, 
     monkeypatch.setattr(SingleStageDetector, 'predict', spy)
     run_tool('train', run_config(colad('paa')), '--work-dir', str(tmp_path / 'run'), '--cfg-options',
              'train_cfg.max_epochs=1', 'train_cfg.val_interval=1')
-    first, second = ([image for kind, image in seen if kind.startswith('CoLAD') == of_first] for of_first in (True, False))
+    first, second = ([image for kind, image in seen if kind.startswith('CoLAD') == of_first]
+                     for of_first in (True, False))
     assert first == second and len(first) + len(second) == len(seen) > 0
 
 
@@ -137,7 +140,8 @@ def test_an_interruption_leaves_both_networks(run_config, tmp_path, monkeypatch)
     with pytest.raises(SystemExit):
         run_tool('train', run_config(colad('paa')), '--work-dir', str(work))
     build(dense_cfg('paa')).load_state_dict(load(str(work / 'interrupted.pth'))['state_dict'], strict=True)
-    build(dense_cfg('paa', width=16)).load_state_dict(load(str(work / 'interrupted_peer.pth'))['state_dict'], strict=True)
+    build(dense_cfg('paa', width=16)).load_state_dict(load(str(work / 'interrupted_peer.pth'))['state_dict'],
+                                                      strict=True)
     assert not (work / 'last_checkpoint').exists()
 
 
@@ -153,7 +157,8 @@ def test_network_asks_for_what_is_there(run_config, tmp_path):
     with pytest.raises(CheckpointMismatch, match='was taken out'):
         run_tool('test', config, str(tmp_path / 'stripped.pth'), '--network', 'second', '--work-dir', str(tmp_path))
     with pytest.raises(ConfigError, match='two networks, whose state_dict is the first'):
-        build({**colad('paa'), 'peer': dict(config=dense_cfg('paa').to_dict(), checkpoint=str(tmp_path / 'stripped.pth'))})
+        build({**colad('paa'),
+               'peer': dict(config=dense_cfg('paa').to_dict(), checkpoint=str(tmp_path / 'stripped.pth'))})
     with pytest.raises(ConfigError, match=r'--network second: model\.type is'):
         run_tool('test', plain, path, '--network', 'second', '--work-dir', str(tmp_path))
 
@@ -174,7 +179,8 @@ def gradients(forward, model, rank):
     data = model.data_preprocessor(batch, True)
     losses = forward(**data, mode='loss')
     total(losses).backward()
-    return {{n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}}, float(losses['first_teaches'])
+    gradients = {{n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}}
+    return gradients, float(losses['first_teaches'])
 
 
 def work(rank, folder):

@@ -96,7 +96,8 @@ ERRORS = [
     (lambda coco, root: coco['categories'][1].update(name='box'),
      r"has no \['square'\]; its categories are \['disc', 'box'\]"),
     # boxes
-    (lambda coco, root: coco['annotations'][0].update(bbox=[3, 4, 0, 9]), r'1 boxes .* no area, e.g. annotations \[1\]'),
+    (lambda coco, root: coco['annotations'][0].update(bbox=[3, 4, 0, 9]),
+     r'1 boxes .* no area, e.g. annotations \[1\]'),
     (lambda coco, root: coco['annotations'][0].update(bbox=[3, 4, float('nan'), 9]), 'four finite numbers'),
     (lambda coco, root: coco['annotations'][0].update(bbox=['3', 4, 5, 9]), r"has bbox \['3', 4, 5, 9\]; four finite"),
     (lambda coco, root: coco['annotations'][0].update(bbox=None), 'has bbox None; four finite'),
@@ -109,7 +110,8 @@ ERRORS = [
     (lambda coco, root: coco['annotations'][0].update(category_id=7),
      r'1 of 21 annotations have a category_id .*\[1, 2\]: 7'),
     (notes(lambda note: dict(category_id=str(note['category_id']))),
-     r"21 of 21 annotations have a category_id .*\('?.* times\).*there is \d, which is int, not str.*unknown_categories"),
+     r"21 of 21 annotations have a category_id .*\('?.* times\).*there is \d, which is int, not "
+     r"str.*unknown_categories"),
     # fields
     (without('annotations', 'id'), r"1 of 21 annotations have no 'id', the first is annotations\[0\]"),
     (without('annotations', 'area', 3), r"3 of 21 annotations have no 'area'.*width \* height"),
@@ -119,7 +121,8 @@ ERRORS = [
     (without('images', 'width', 8), "8 of 8 images have no 'width'"),
     (without('images', 'file_name'), "1 of 8 images have no 'file_name'"),
     (without('categories', 'name'), "1 of 2 categories have no 'name'"),
-    (lambda coco, root: coco['annotations'][1].update(id=1), r"1 ids of its annotations stand there twice, e.g. \['1'\]"),
+    (lambda coco, root: coco['annotations'][1].update(id=1),
+     r"1 ids of its annotations stand there twice, e.g. \['1'\]"),
     (lambda coco, root: coco['images'][1].update(id=0), r'1 ids of its images stand there twice'),
     (lambda coco, root: coco['categories'].append(dict(id=9, name='disc')), r"categories \['disc'\] stand there twice"),
     (lambda coco, root: coco['annotations'][0].update(area='12'), "area '12'; a number"),
@@ -149,7 +152,8 @@ def test_bad_data_is_an_error_in_words(broken, edit, words):
 def test_good_data_is_counted_by_class(broken):
     found = check_data(broken(lambda coco, root: None), ('train_dataloader', 'val_dataloader', 'test_dataloader'))
     assert [level for level, _ in found] == ['info'] * len(found)
-    assert re.fullmatch(r'train_dataloader.dataset: 8 images, 1 of them without objects; 21 objects: disc \d+, square \d+',
+    assert re.fullmatch(r'train_dataloader.dataset: 8 images, 1 of them without objects; 21 objects: disc \d+, square '
+                        r'\d+',
                         found[0][1])
     assert sum(map(int, re.findall(r'(?:disc|square) (\d+)', found[0][1]))) == 21
 
@@ -159,7 +163,8 @@ def test_good_data_is_counted_by_class(broken):
      r'8 objects of the annotation file are left out: (disc|square) \d of \d+ \(\d crowd\), (disc|square) \d of'),
     (lambda coco, root: [note.update(ignore=1) for note in coco['annotations'] if note['category_id'] == 1],
      r'no object at all of disc'),
-    (lambda coco, root: [note.update(bbox=[5, 5, 0.5, 9]) for note in coco['annotations'][:8]], r'\d thinner than a pixel'),
+    (lambda coco, root: [note.update(bbox=[5, 5, 0.5, 9]) for note in coco['annotations'][:8]],
+     r'\d thinner than a pixel'),
     (lambda coco, root: [note.update(area=0) for note in coco['annotations'][:8]], r'\d of area 0')])
 def test_what_is_left_out_is_a_warning_while_enough_remains(broken, edit, words):
     found = check_data(broken(edit), ('train_dataloader',))
@@ -247,7 +252,8 @@ def test_other_ranks_leave_it_to_the_first(broken, monkeypatch):
 
 
 @pytest.mark.parametrize('changes', [dict(), dict(filter_cfg=dict(filter_empty_gt=True, min_size=45)), dict(indices=5),
-                                     dict(indices=[3, 1]), dict(test_mode=True), dict(metainfo=dict(classes=('square',)))])
+                                     dict(indices=[3, 1]), dict(test_mode=True),
+                                     dict(metainfo=dict(classes=('square',)))])
 def test_the_count_is_mmdetections(changes, tmp_path):
     """On every odd kind of object, image by image as MMDetection's own data set has them."""
     root = hard_images.make(tmp_path / 'hard')

@@ -104,7 +104,8 @@ def test_interruption_leaves_the_students_weights(teacher_checkpoint, run_config
     assert signal.getsignal(signal.SIGTERM) == handler
 
 
-@pytest.mark.parametrize('names, words', [(('square', 'disc'), 'names and order must agree'), (('a', 'b'), 'must agree')])
+@pytest.mark.parametrize('names, words', [(('square', 'disc'), 'names and order must agree'),
+                                          (('a', 'b'), 'must agree')])
 def test_class_names_that_differ_stop_the_run(run_config, tmp_path, names, words):
     cfg = faster_rcnn_cfg(width=16, channels=24)
     path = save_checkpoint(build(cfg), tmp_path / 't.pth', classes=names)
@@ -220,8 +221,8 @@ def test_cross_resolution_run(tiny_coco, run_config, tmp_path):
     cfg = faster_rcnn_cfg()
     path = save_checkpoint(build(cfg), tmp_path / 't.pth')
     extra = ("\ntrain_dataloader['dataset'] = dict(type='TwoViewDataset', scale_factor=2, "
-             "dataset=dict(train_dataloader['dataset'], pipeline=[dict(t, scale=(64, 48)) if t['type'] == 'Resize' else t"
-             " for t in train_pipeline]))\n")
+             "dataset=dict(train_dataloader['dataset'], pipeline=[dict(t, scale=(64, 48)) if t['type'] == 'Resize' "
+             "else t for t in train_pipeline]))\n")
     distilled = distilled_cfg((cfg, path), teacher=dict(config=cfg.to_dict(), checkpoint=path, scale_factor=2))
     work = tmp_path / 'run'
     run_tool('train', run_config(distilled, extra=extra), '--work-dir', str(work), '--cfg-options',

@@ -130,7 +130,8 @@ def test_two_ranks_evaluate_as_one(trained_by_two, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(folder))
     run_tool('test', str(config), checkpoint, '--work-dir', str(tmp_path / 'one'), '--out', str(tmp_path / 'one.pkl'))
     one, two = (json.loads(next(tmp_path.glob(f'{n}/*/*.json')).read_text().splitlines()[-1]) for n in ('one', 'two'))
-    assert {k: v for k, v in one.items() if k.startswith('coco')} == {k: v for k, v in two.items() if k.startswith('coco')}
+    one, two = ({k: v for k, v in figures.items() if k.startswith('coco')} for figures in (one, two))
+    assert one == two
     ours, theirs = (pickle.loads((tmp_path / f'{n}.pkl').read_bytes()) for n in ('one', 'two'))
     assert [r['img_id'] for r in ours] == [r['img_id'] for r in theirs]
     assert all(torch.equal(a['pred_instances']['scores'], b['pred_instances']['scores']) for a, b in zip(ours, theirs))

@@ -109,7 +109,8 @@ def test_what_is_measured_is_the_class_ap_in_the_students_classes(two, tiny_coco
 
 def test_another_annotation_file_in_place_of_the_evaluation_set(two, tiny_coco, tmp_path, monkeypatch):
     seen = []
-    monkeypatch.setattr(ensemble_weights_hook, '_measured', lambda dataset, member: seen.append(len(dataset)) or [0.5, 0.5])
+    monkeypatch.setattr(ensemble_weights_hook, '_measured',
+                        lambda dataset, member: seen.append(len(dataset)) or [0.5, 0.5])
     model = model_of(two, weights=dict(ap='annotations/train.json'))
     runner = runner_of(model, tiny_coco, tmp_path)
     EnsembleWeightsHook().before_train(runner)
@@ -149,7 +150,8 @@ def telling(model, runner, seen):
             found = [one for k, one in enumerate(truth[sample.img_id]) if keeps(k, one)]
             sample.pred_instances = type(sample.gt_instances)(
                 bboxes=torch.tensor([one['bbox'] for one in found], dtype=torch.float32).reshape(-1, 4),
-                scores=torch.ones(len(found)), labels=torch.tensor([one['bbox_label'] for one in found], dtype=torch.long))
+                scores=torch.ones(len(found)),
+                labels=torch.tensor([one['bbox_label'] for one in found], dtype=torch.long))
             return [sample]
         model.sources[name].network.test_step = tells
 

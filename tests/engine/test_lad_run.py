@@ -45,7 +45,8 @@ def test_a_run_with_its_recipes_hooks_leaves_the_student_and_resumes(kind, run_c
         average = second['ema_state_dict']
         assert not any('teacher' in key for key in average)
         assert {key.removeprefix('module.') for key in average if key != 'steps'} == set(plain.state_dict())
-    records = [json.loads(line) for log in work.glob('*/vis_data/scalars.json') for line in log.read_text().splitlines()]
+    records = [json.loads(line) for log in work.glob('*/vis_data/scalars.json')
+               for line in log.read_text().splitlines()]
     assert all(r['loss'] == r['loss'] for r in records if 'loss' in r)
     for name in ('loss_cls_distill', 'loss_cls_bckd', 'loss_bbox_bckd'):
         assert any(r.get(name, 0) > 0 for r in records), name

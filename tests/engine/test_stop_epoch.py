@@ -49,7 +49,8 @@ def without_adapters(checkpoint, parameters):
     return checkpoint
 
 
-@pytest.mark.parametrize('case', [pytest.param(case, marks=pytest.mark.slow) if case == 'paa' else case for case in CASES])
+@pytest.mark.parametrize('case', [pytest.param(case, marks=pytest.mark.slow) if case == 'paa' else case
+                                  for case in CASES])
 def test_from_the_epoch_in_which_it_stops_the_run_is_plain_training(case, run_config, tmp_path):
     """Trap 7."""
     student, teacher = pair(case.partition('-adapter')[0], tmp_path)

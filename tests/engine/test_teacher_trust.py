@@ -40,7 +40,8 @@ def changed(edit):
 WEIGHT = 'backbone.layer1.0.conv1.weight'
 WRONG = dict(
     half=(half, r'keys missing in the checkpoint'),
-    nan=(changed(lambda s: s[WEIGHT].view(-1)[3:4].fill_(float('nan'))), f'1 of .* tensors hold inf or NaN, e.g. {WEIGHT}'),
+    nan=(changed(lambda s: s[WEIGHT].view(-1)[3:4].fill_(float('nan'))),
+         f'1 of .* tensors hold inf or NaN, e.g. {WEIGHT}'),
     inf=(changed(lambda s: s[WEIGHT].view(-1)[3:4].fill_(float('inf'))), 'hold inf or NaN'),
     zero=(changed(lambda s: [v.zero_() for v in s.values()]), 'every weight in it is zero'),
     integer=(changed(lambda s: s.update({WEIGHT: s[WEIGHT].to(torch.int8)})), f'{WEIGHT} holds int8, real numbers'),
@@ -154,7 +155,8 @@ def test_what_the_web_does_not_deliver_whole_is_not_kept(server, tmp_path, monke
 def test_load_from_of_which_nothing_fits_is_refused(run_config, tmp_path):
     other = {f'other.{name}': value for name, value in build(faster_rcnn_cfg()).state_dict().items()}
     torch.save(dict(state_dict=other), tmp_path / 'other.pth')
-    with pytest.raises(CheckpointMismatch, match=r'(?s)other.pth: not one tensor of it fits.*other.backbone.conv1.weight'):
+    with pytest.raises(CheckpointMismatch,
+                       match=r'(?s)other.pth: not one tensor of it fits.*other.backbone.conv1.weight'):
         run_tool('train', run_config(faster_rcnn_cfg()), '--work-dir', str(tmp_path / 'run'), '--cfg-options',
                  f'load_from={tmp_path}/other.pth')
 
@@ -210,7 +212,8 @@ def checked(run_config, teacher_checkpoint, tmp_path):
             truth = dataset.get_data_info(sample.img_id)['instances'] if self.finds else []
             from mmengine.structures import InstanceData
             sample.pred_instances = InstanceData(bboxes=torch.tensor([t['bbox'] for t in truth]).reshape(-1, 4),
-                                                 labels=torch.tensor([t['bbox_label'] for t in truth], dtype=torch.long),
+                                                 labels=torch.tensor([t['bbox_label'] for t in truth],
+                                                                     dtype=torch.long),
                                                  scores=torch.ones(len(truth)))
             return [sample]
 

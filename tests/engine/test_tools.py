@@ -89,8 +89,9 @@ def test_unknown_config_keys(trained):
 def test_mmdetections_own_configs_pass_the_key_check():
     from mmengine.hub import get_config
     for name in ('faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py', 'paa/paa_r50_fpn_1x_coco.py',
-                 'rtmdet/rtmdet_tiny_8xb32-300e_coco.py', 'yolox/yolox_s_8xb8-300e_coco.py', 'tood/tood_r50_fpn_1x_coco.py',
-                 'dino/dino-4scale_r50_8xb2-12e_coco.py', 'pascal_voc/faster-rcnn_r50_fpn_1x_voc0712-cocofmt.py'):
+                 'rtmdet/rtmdet_tiny_8xb32-300e_coco.py', 'yolox/yolox_s_8xb8-300e_coco.py',
+                 'tood/tood_r50_fpn_1x_coco.py', 'dino/dino-4scale_r50_8xb2-12e_coco.py',
+                 'pascal_voc/faster-rcnn_r50_fpn_1x_voc0712-cocofmt.py'):
         check_keys(get_config(f'mmdet::{name}'), {})
 
 

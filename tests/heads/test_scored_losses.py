@@ -31,7 +31,8 @@ def scored(scores, **batch):
     for i, sample in enumerate(batch['data_samples']):
         count = len(sample.gt_instances)
         if scores is not None:
-            sample.gt_instances.scores = torch.tensor(scores[i] if isinstance(scores, dict) and count else [1.0] * count)
+            sample.gt_instances.scores = torch.tensor(scores[i] if isinstance(scores, dict) and count
+                                                      else [1.0] * count)
     return batch
 
 
@@ -171,7 +172,8 @@ def test_gradients_follow():
         model.zero_grad()
         with weighed_by_score(model):
             sums(losses_of(model, scored(scores)))['loss_bbox'].backward()
-        grads.append(sum(float(p.grad.abs().sum()) for p in model.bbox_head.atss_reg.parameters() if p.grad is not None))
+        grads.append(sum(float(p.grad.abs().sum()) for p in model.bbox_head.atss_reg.parameters()
+                         if p.grad is not None))
     assert grads[0] == 0 < grads[1]
 
 

@@ -37,7 +37,8 @@ def run(head, inputs):
 def test_entered_by_its_own_features_a_head_says_what_it_says(kind, k):
     head = head_of(kind)
     towers, heard = towers_of(head, 'x'), {'cls': [], 'bbox': []}
-    handles = [head.get_submodule(path).register_forward_hook(lambda m, i, o, found=heard[branch]: found.append(o.clone()))
+    handles = [head.get_submodule(path).register_forward_hook(
+                   lambda m, i, o, found=heard[branch]: found.append(o.clone()))
                for branch, tower in towers.items() for path in tower.paths(k)]
     said = run(head, features(head))
     for handle in handles:
@@ -117,8 +118,8 @@ def test_a_head_that_goes_around_its_towers_is_found_out():
     head = head_of('gfl')
     inner = head.forward_single
     head.forward_single = lambda x, scale: (lambda scores, boxes: (scores + x.mean(), boxes))(*inner(x, scale))
-    with pytest.raises(ConfigError, match=r'teacher\.config: GFLHead gives other logits when cls_convs and reg_convs are '
-                                          'entered behind convolution 2'):
+    with pytest.raises(ConfigError, match=r'teacher\.config: GFLHead gives other logits when cls_convs and reg_convs '
+                                          'are entered behind convolution 2'):
         check_entry(head, towers_of(head, 'x'), 2, 'teacher.config')
 
 

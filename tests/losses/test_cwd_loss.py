@@ -18,7 +18,8 @@ def by_loops(guided, hint, temperature, mask=None):
     for n in range(images):
         cells = [(y, x) for y in range(height) for x in range(width) if mask is None or mask[n, 0, y, x]]
         for c in range(channels):
-            ours, theirs = ([math.exp(float(one[n, c, y, x]) / temperature) for y, x in cells] for one in (guided, hint))
+            ours, theirs = ([math.exp(float(one[n, c, y, x]) / temperature) for y, x in cells]
+                            for one in (guided, hint))
             for a, b in zip(ours, theirs):
                 p, q = a / sum(ours), b / sum(theirs)
                 total += q * math.log(q / p)
@@ -40,7 +41,8 @@ def test_standardised_it_is_the_formula_on_batch_normalised_features():
     guided, hint = maps(0), 100 * maps(1) + 7
     norm = torch.nn.BatchNorm2d(3, eps=1e-12, affine=False, track_running_stats=False).double()
     expected = by_loops(norm(guided), norm(hint), 1.0)
-    assert cwd_loss(guided, hint, standardise=True).item() == pytest.approx(expected, rel=1e-5)  # 1e-6 beside the deviation
+    # 1e-6 beside the deviation
+    assert cwd_loss(guided, hint, standardise=True).item() == pytest.approx(expected, rel=1e-5)
 
 
 def test_tokens_are_maps_in_another_order():

@@ -65,7 +65,8 @@ def test_the_module_adds_the_global_part_and_takes_the_mean_over_images():
 
 
 def test_the_default_constants_are_retinanets():
-    assert FGDLoss(3).extra_repr() == 'temperature=0.5, alpha=0.001, beta=0.0005, gamma=0.0005, lam=5e-06, loss_weight=1.0'
+    said = 'temperature=0.5, alpha=0.001, beta=0.0005, gamma=0.0005, lam=5e-06, loss_weight=1.0'
+    assert FGDLoss(3).extra_repr() == said
 
 
 def test_an_equal_feature_teaches_nothing():

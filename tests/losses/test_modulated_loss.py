@@ -57,7 +57,8 @@ def test_it_is_the_quality_focal_loss_of_mmdetection():
     logits, quality = rows(6, 1), rows(6, 1, seed=1).sigmoid()
     expected = losses.QualityFocalLoss(beta=2.0, loss_weight=1.0)(
         logits, (torch.zeros(6, dtype=torch.long), quality[:, 0]), reduction_override='none')
-    torch.testing.assert_close(ModulatedBCELoss(2.0)(logits, quality.logit(), reduction_override='none')[:, 0], expected)
+    torch.testing.assert_close(ModulatedBCELoss(2.0)(logits, quality.logit(), reduction_override='none')[:, 0],
+                               expected)
 
 
 def test_soft_bce_is_torchs():

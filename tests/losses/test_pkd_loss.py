@@ -79,7 +79,8 @@ def test_a_loop_over_channels_with_a_mask():
     mask = features(2, (3, 1, 5, 6)) > 0
     total = 0.0
     for c in range(4):
-        ours, theirs = ([float(one[n, c, y, x]) for n in range(3) for y in range(5) for x in range(6) if mask[n, 0, y, x]]
+        ours, theirs = ([float(one[n, c, y, x]) for n in range(3) for y in range(5) for x in range(6)
+                         if mask[n, 0, y, x]]
                         for one in (guided, hint))
         z = []
         for values in (ours, theirs):

@@ -61,7 +61,8 @@ def test_words():
     assert assign(['trainval', 'test']) == ({'train': 'trainval', 'val': 'test'}, [])
     assert assign(['train', 'val', 'test'])[0] == dict(train='train', val='val', test='test')
     assert assign([None, 'test']) == ({}, ['test'])
-    assert [word_of(name) for name in ('annotations/instances_val2017.json', 'valid/_annotations.coco.json', 'a.json')] \
+    assert [word_of(name) for name in ('annotations/instances_val2017.json', 'valid/_annotations.coco.json',
+                                       'a.json')] \
         == ['val', 'valid', None]
 
 
@@ -211,16 +212,19 @@ def same_images(root):
     (same_images, r'12 images are in train and in val.*train_photo 0'),
     (lambda root: coco(root, (('a.json', 3), ('b.json', 3))), r'none is called train: .*a\.json.*--train FILE'),
     (lambda root: coco(root, (('train.json', 3), ('train_2.json', 3))), r'several annotation files for train.*--train'),
-    (edited('coco', lambda root, c: first_image(root).unlink()), r'1 images are not in .*val_photo 0\.png, named in .*val'),
+    (edited('coco', lambda root, c: first_image(root).unlink()),
+     r'1 images are not in .*val_photo 0\.png, named in .*val'),
     (edited('coco', lambda root, c: first_image(root).write_bytes(b'no')), r'1 images are broken.*val_photo 0\.png'),
     (edited('coco', lambda root, c: c['images'][0].update(width=500)), r'another size.*is 128x96, .* says 500x96'),
     (edited('coco', all_boxes(lambda x, y, w, h: [x / 128, y / 96, w / 128, h / 96])), r"val\.json.*look like shares"),
-    (edited('coco', all_boxes(lambda x, y, w, h: [x, y, x + w, y + h])), r"val\.json.*look like corners.*\[x, y, width"),
+    (edited('coco', all_boxes(lambda x, y, w, h: [x, y, x + w, y + h])),
+     r"val\.json.*look like corners.*\[x, y, width"),
     (edited('coco', lambda root, c: c['annotations'][0].update(bbox=[5, 5, 0, 9])),
      r'val\.json, annotation 0: .*empty or outside|1 boxes are empty.*annotation 0.*--skip-bad-boxes'),
     (edited('coco', lambda root, c: c['annotations'][0].update(bbox=[300, 5, 9, 9])), '1 boxes are empty or outside'),
     (edited('coco', lambda root, c: c['annotations'][0].update(bbox=[1, 2, 3])), r'annotation 0 has bbox \[1, 2, 3\]'),
-    (edited('coco', lambda root, c: c['annotations'][0].update(category_id=1)), r'annotation 0 is of category 1; the cat'),
+    (edited('coco', lambda root, c: c['annotations'][0].update(category_id=1)),
+     r'annotation 0 is of category 1; the cat'),
     (edited('coco', lambda root, c: c['annotations'][0].update(image_id=5)), 'annotation 0 is of an image that'),
     (edited('coco', lambda root, c: c['categories'][0].update(name='Disc')),
      r"val\.json has objects of \['Disc'\], the classes of .*train\.json are \['disc', 'square'\]"),
@@ -237,14 +241,16 @@ def same_images(root):
     (edited('voc', lambda root: (root / 'Annotations' / 'photo 2.xml').write_text(xml([(0, 1, 1, 2, 2)], (10, 10)))),
      r'is 128x96, .*photo 2\.xml says 10x10'),
     (edited('yolo', lambda root: (root / 'data.yaml').unlink()), r'nothing that names their classes.*classes\.txt'),
-    (edited('yolo', lambda root: (root / 'classes.txt').write_text('cat\ndog')), r'data\.yaml names .*classes\.txt names'),
+    (edited('yolo', lambda root: (root / 'classes.txt').write_text('cat\ndog')),
+     r'data\.yaml names .*classes\.txt names'),
     (edited('yolo', lambda root: (root / 'images' / 'photo 2.png').unlink()),
      r'1 label files have no picture.*photo 2\.txt'),
     (edited('yolo', lambda root: (root / 'labels' / 'photo 2.txt').write_text('0 40 50 12 9\n')),
      r'photo 2\.txt, line 1.*look like pixels; divide x and w by the width \(128\)'),
     (edited('yolo', lambda root: (root / 'labels' / 'photo 2.txt').write_text('\n5 .5 .5 .1 .1\n')),
      r'line 2: class 5, but data\.yaml names 2'),
-    (edited('yolo', lambda root: (root / 'labels' / 'photo 2.txt').write_text('disc .5 .5 .1 .1\n')), r"found 'disc .5"),
+    (edited('yolo', lambda root: (root / 'labels' / 'photo 2.txt').write_text('disc .5 .5 .1 .1\n')),
+     r"found 'disc .5"),
     (edited('yolo', lambda root: (root / 'labels' / 'photo 2.txt').write_text('0 .5 .5 .1 .1 .9\n')), r'a confidence'),
     (edited('yolo', lambda root: (root / 'labels' / 'photo 2.txt').write_text('0 .5 .5 0 .1\n')), r'1 boxes are empty'),
 ])

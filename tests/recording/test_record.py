@@ -98,10 +98,11 @@ def test_augmentation_other_than_mirroring_is_refused_by_name(distil, tmp_path, 
 
 def test_images_without_labels_are_looked_at_too(distil, tmp_path):
     extra = '''
-unlabelled_dataloader = dict(batch_size=2, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=True), dataset=dict(
+unlabelled_dataloader = dict(batch_size=2, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=True))
+unlabelled_dataloader['dataset'] = dict(
     type='UnlabelledImages', data_root=data_root, data_prefix=dict(img='images/'),
     pipeline=[dict(type='LoadImageFromFile'), dict(type='Resize', scale=(128, 96), keep_ratio=True),
-              dict(type='PhotoMetricDistortion'), dict(type='PackDetInputs')]))
+              dict(type='PhotoMetricDistortion'), dict(type='PackDetInputs')])
 '''
     config = distil(extra=extra, record=str(tmp_path / 'r'), changes=dict(terms=TERMS[:1], unlabelled=dict(weight=1.0)))
     with pytest.raises(ConfigError, match=r'unlabelled_dataloader\.dataset\.pipeline has PhotoMetricDistortion'):

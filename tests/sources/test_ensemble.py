@@ -97,9 +97,10 @@ def test_dense_teacher_of_one_class(retina, tmp_path):
 
 
 @pytest.mark.parametrize('members, what', [
-    (['nobody'], 'no frozen teacher'), (dict(a=dict(weight=-1)), 'at least 0'), (dict(a=dict(weight=0)), 'every weight'),
-    (dict(a=dict(weight=[1., 1., 1.])), '3 weights'), (dict(a=dict(classes=[5])), '2 classes'),
-    (dict(a=dict(wieght=1)), 'unknown keys')])
+    (['nobody'], 'no frozen teacher'), (dict(a=dict(weight=-1)), 'at least 0'),
+    (dict(a=dict(weight=0)), 'every weight'), (dict(a=dict(weight=[1., 1., 1.])), '3 weights'),
+    (dict(a=dict(classes=[5])), '2 classes'), (dict(a=dict(wieght=1)), 'unknown keys')])
 def test_bad_members_are_refused_by_name(members, what, teacher_checkpoint):
     with pytest.raises(ConfigError, match=what):
-        distiller(faster_rcnn_cfg(), dict(a=of(teacher_checkpoint), e=dict(type='Ensemble', members=members)), CHEN, 'e')
+        distiller(faster_rcnn_cfg(), dict(a=of(teacher_checkpoint), e=dict(type='Ensemble', members=members)), CHEN,
+                  'e')

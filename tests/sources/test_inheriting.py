@@ -103,7 +103,8 @@ def test_what_cannot_be_meant_is_refused(taught, inherit, message):
 def test_a_part_comes_from_one_teacher(taught):
     cfg = distilled(taught, inherit=['bbox_head'])
     cfg.sources = dict(other=dict(cfg.teacher, inherit=['bbox_head.retina_cls']))
-    with pytest.raises(ConfigError, match=r'sources.other.inherit: \'bbox_head.retina_cls\' is inherited by teacher\.i'):
+    with pytest.raises(ConfigError,
+                       match=r'sources.other.inherit: \'bbox_head.retina_cls\' is inherited by teacher\.i'):
         build(cfg, 1)
 
 

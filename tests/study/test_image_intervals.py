@@ -47,7 +47,8 @@ def test_a_study_shows_what_bootstrap_and_error_types_say(place):
              for row in ('all', 'base')]
     expected = paired_bootstrap(*sides)
     assert images['all'].differences == expected and images['base'].differences == {}
-    costs = [find_errors(truth, read_detections(detections_path(results, study.row('all'), seed))).costs for seed in (0, 1)]
+    costs = [find_errors(truth, read_detections(detections_path(results, study.row('all'), seed))).costs
+             for seed in (0, 1)]
     for kind in TYPES:
         assert images['all'].errors[kind] == pytest.approx((costs[0][kind] + costs[1][kind]) / 2)
     table = study_table(study, results, images)

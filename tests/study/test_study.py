@@ -217,7 +217,8 @@ def test_a_split_leaves_files_of_a_config_own_and_refuses_them_where_they_may_ho
         val_dataloader=dict(dataset=dict(ann_file='annotations/val.json')),
         val_evaluator=dict(ann_file='data/annotations/eval.json')))
     assert split_options(cfg, 'train->eval') == {'val_dataloader.dataset.ann_file': 'annotations/eval.json'}
-    with pytest.raises(StudyError, match=r"datasets\.0\.ann_file of the config is .*labelled.json.*may hold images of dev"):
+    with pytest.raises(StudyError,
+                       match=r"datasets\.0\.ann_file of the config is .*labelled.json.*may hold images of dev"):
         split_options(cfg, 'fit->dev')
 
 
@@ -232,7 +233,8 @@ def test_the_record_names_every_file_that_was_trained_on(tmp_path):
         unlabelled_dataloader=dict(dataset=dict(ann_file='part/unlabelled.json')),
         val_evaluator=dict(ann_file='data/annotations/eval.json')))
     found = annotations(cfg, str(tmp_path))
-    assert set(found) == {'eval.json', 'train.json', 'labelled.json', 'unlabelled.json'} and len(set(found.values())) == 4
+    assert set(found) == {'eval.json', 'train.json', 'labelled.json', 'unlabelled.json'}
+    assert len(set(found.values())) == 4
 
 
 def test_options_survive_the_command_line_or_are_refused():
@@ -516,7 +518,8 @@ def test_groups_of_classes_get_a_table_of_mean_ap(tmp_path):
     study = Study('toy', 'Toy', 'train->eval', 'base', None, [StudyRow('base', 'b.py', [0, 1], 'plain', 'toy/base'),
                                                                StudyRow('new', 'n.py', [0], 'new', 'toy/new')],
                   dict(rare=['x', 'y'], frequent=['z']))
-    records = dict(base={0: dict(per_class=dict(x=10.0, y=20.0, z=50.0)), 1: dict(per_class=dict(x=20.0, y=30.0, z=60.0))},
+    records = dict(base={0: dict(per_class=dict(x=10.0, y=20.0, z=50.0)),
+                         1: dict(per_class=dict(x=20.0, y=30.0, z=60.0))},
                    new={0: dict(per_class=dict(x=None, y=40.0, z=50.0))})
     found = breakdown(study, {row.name: Found({}, {}) for row in study.rows}, records)
     assert '| rare (x, y) | frequent (z) |' in found

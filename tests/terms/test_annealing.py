@@ -73,7 +73,7 @@ def test_annealing_without_ground_truth_is_refused(tmp_path):
     cfg.type = 'RetinaNet'
     path = save_checkpoint(build(cfg.copy(), 7), tmp_path / 't.pth')
     alone = ConfigDict(cfg.copy())
-    alone.update(type='Distiller', student_type='RetinaNet', teacher=dict(config=cfg, checkpoint=path), ground_truth=False,
-                 terms=[dict(type='SoftLabel', anneal=True)])
+    alone.update(type='Distiller', student_type='RetinaNet', teacher=dict(config=cfg, checkpoint=path),
+                 ground_truth=False, terms=[dict(type='SoftLabel', anneal=True)])
     with pytest.raises(ConfigError, match='ground_truth=True'), torch.random.fork_rng():
         build(alone)

@@ -130,7 +130,8 @@ def test_gradients_in_float64(teacher, seen):
     logits, soft = (side.logits[:1, rows].detach().double() for side in (student, guide))
     weight = torch.rand(1, 6, dtype=torch.float64)
     count = torch.tensor(3.0, dtype=torch.float64)
-    assert torch.autograd.gradcheck(lambda z: term.compare_classes(z, soft, None, count, weight), logits.requires_grad_())
+    assert torch.autograd.gradcheck(lambda z: term.compare_classes(z, soft, None, count, weight),
+                                    logits.requires_grad_())
     regression = student.regression[0, rows].detach().double().requires_grad_()
     head = model.bbox_head.double()
 
@@ -322,7 +323,8 @@ def test_weights_0_are_the_plain_detector_bit_for_bit(kind, teacher):
 def test_the_students_own_losses_and_their_random_state_are_untouched(teacher):
     for kind in ('gfl', 'paa'):
         cfg = taught_cfg(dense_cfg(kind), teacher(kind))
-        own, together = (losses_of(build(one, 1), make_batch(**BATCH)) for one in (student_model(cfg), copy.deepcopy(cfg)))
+        own, together = (losses_of(build(one, 1), make_batch(**BATCH))
+                         for one in (student_model(cfg), copy.deepcopy(cfg)))
         for name, value in own.items():
             values = zip(value, together[name]) if isinstance(value, list) else [(value, together[name])]
             assert all(torch.equal(one, other) for one, other in values), name

@@ -102,7 +102,8 @@ def predictors(kind, head, level, c, b):
     if kind == 'rtmdet':
         boxes = head.rtm_reg[level](b)
         return head.rtm_cls[level](c), (boxes.exp() if head.exp_on_reg else boxes) * stride, None
-    return (head.multi_level_conv_cls[level](c), head.multi_level_conv_reg[level](b), head.multi_level_conv_obj[level](b))
+    return (head.multi_level_conv_cls[level](c), head.multi_level_conv_reg[level](b),
+            head.multi_level_conv_obj[level](b))
 
 
 def by_hand(kind, student, teacher, inputs, k, k_teacher):
@@ -453,7 +454,8 @@ def test_plan(kind, lines, teacher):
     assert build(cross_cfg(dense(kind, stacked_convs=4), teacher(kind, stacked_convs=4)), 1).plan()[3:] == lines
     k = 2 if kind == 'fcos' else 3
     plan = build(cross_cfg(dense(kind, stacked_convs=4), teacher(kind, stacked_convs=4), stop_epoch=200), 1).plan()
-    assert plan[2].endswith(f"after convolution {k} of 4, through teacher's {kind.upper()}Head behind convolution {k} of 4")
+    assert plan[2].endswith(f"after convolution {k} of 4, through teacher's {kind.upper()}Head behind convolution {k} "
+                            "of 4")
     assert plan[3] == '    from epoch 0 to epoch 200'
 
 
@@ -482,10 +484,10 @@ def test_what_cannot_work_is_refused_with_the_key(teacher, tmp_path):
     refused(r'terms\[0\]\.adapter: None.*8 channels, the teacher\'s 16', dense('gfl', channels=8), gfl, adapter=None)
     refused(r'terms\[0\]\.adapter: .*IdentityAdapter cannot bridge.*8 channels', dense('gfl', channels=8), gfl,
             adapter=dict(type='IdentityAdapter'))
-    refused(r'terms\[0\]\.adapter: .*makes \(2, 8, 2, 2\) of .*\(2, 16, 4, 4\) is needed', dense('gfl', channels=8), gfl,
-            adapter=dict(type=torch.nn.MaxPool2d, kernel_size=2))
-    refused(r'bbox\.type: DistributionKLLoss compares distributions; a loss that compares decoded boxes is', dense('atss'),
-            teacher('atss'), bbox=dict(type='DistributionKLLoss'))
+    refused(r'terms\[0\]\.adapter: .*makes \(2, 8, 2, 2\) of .*\(2, 16, 4, 4\) is needed', dense('gfl', channels=8),
+            gfl, adapter=dict(type=torch.nn.MaxPool2d, kernel_size=2))
+    refused(r'bbox\.type: DistributionKLLoss compares distributions; a loss that compares decoded boxes is',
+            dense('atss'), teacher('atss'), bbox=dict(type='DistributionKLLoss'))
     refused(r'cls\.type: GIoULoss compares decoded boxes', dense('gfl'), gfl, cls=dict(type='GIoULoss'))
     refused(r'score_factor: the student\'s GFLHead has None', dense('gfl'), gfl, score_factor=dict())
     refused(r'box_normaliser: found .centerness.*is no FCOS', dense('gfl'), gfl, box_normaliser='centerness')

@@ -75,7 +75,8 @@ def test_hints_of_finer_levels_by_hand(teacher_checkpoint, scale, finer):
 # ------------------------------------------------------------------------------------------------------------
 def test_the_anchor_that_sees_an_object_most_answers():
     """Two cells of one anchor; four finer places in each but for a missing column."""
-    own = (torch.tensor([[[[0.5, -1.]]]]), torch.full((1, 4, 1, 2), 9.), torch.tensor([[0., 0, 8, 8], [4, 0, 12, 8]]), 1)
+    anchors = torch.tensor([[0., 0, 8, 8], [4, 0, 12, 8]])
+    own = (torch.tensor([[[[0.5, -1.]]]]), torch.full((1, 4, 1, 2), 9.), anchors, 1)
     scores = torch.tensor([[[[0., 0.4, -2.], [0.1, 0.2, -0.5]]]])                                  # (1, 1, 2, 3)
     deltas = torch.arange(6.).view(1, 1, 2, 3).expand(1, 4, 2, 3)
     anchors = torch.arange(6.).view(6, 1).expand(6, 4)
@@ -164,7 +165,8 @@ def test_the_rcnn_teacher_reads_its_finest_level_already(teacher_checkpoint):
 @pytest.mark.parametrize('scale, distillation, message', [
     (1, RPN, r'rpn_distill\.finer_levels: found True, and no level of the teacher \(strides .*leave it out'),
     (1, HINT, r'hints\[0\]\.finer_levels: found True, and no level of the teacher .*is finer than'),
-    (2, dict(HINT, hints=[dict(layer='neck', finer_levels=True, levels=[1, 2])]), r'finest level, 0, and levels=\[1, 2\]'),
+    (2, dict(HINT, hints=[dict(layer='neck', finer_levels=True, levels=[1, 2])]),
+     r'finest level, 0, and levels=\[1, 2\]'),
     (2, dict(HINT, hints=[dict(layer='neck', finer_levels='P2')]), r'hints\[0\]\.finer_levels.*P2'),
     (2, dict(RPN, rpn_distill=dict(finer_levels=1)), r'rpn_distill\.finer_levels.*found 1'),
     (2, dict(HINT, hints=[dict(layer='roi_head.bbox_head.shared_fcs.0', finer_levels=True)]), r'pyramid of maps'),
@@ -180,7 +182,8 @@ def test_other_numbers_of_anchors_on_the_finer_level_are_refused(tmp_path):
     student = faster_rcnn_cfg()
     student.rpn_head.anchor_generator.ratios = [0.5, 1.0]
     student.rpn_head.anchor_generator.strides = [6, 12, 24, 48, 96]  # no stride in common: no anchors are compared
-    with pytest.raises(ConfigError, match=r'finer_levels: the student has 2 anchors a place at stride 6, the teacher 3'):
+    with pytest.raises(ConfigError,
+                       match=r'finer_levels: the student has 2 anchors a place at stride 6, the teacher 3'):
         build(half((cfg, str(path)), 2, student, **RPN), 1)
 
 

@@ -62,8 +62,8 @@ def heard(model, batch):
 def part(scene, images):
     """The scene of some of its images."""
     student, teacher, targets, objects = scene
-    sides = [DenseOutputs(one.head, one.decode, one.logits[images], one.regression[images], None, one.priors, one.strides,
-                          one.level_sizes) for one in (student, teacher)]
+    sides = [DenseOutputs(one.head, one.decode, one.logits[images], one.regression[images], None, one.priors,
+                          one.strides, one.level_sizes) for one in (student, teacher)]
     return (*sides, DenseTargets(targets.positive[images], targets.label_weights[images], targets.level_sizes),
             objects[images])
 
@@ -101,7 +101,8 @@ def by_hand(scene, main=0.25, vlr=0.0625, cls=10.0 * 2 / 80):
             found['loss_ld'] += main * chosen * max(scores) * distance / (images / 2)
             found['loss_ld_vlr'] += vlr * region[place] * distance / (images / 2)
             if chosen:
-                positives[level].append(kl(student.logits[image, place].tolist(), teacher.logits[image, place].tolist(), 2))
+                positives[level].append(kl(student.logits[image, place].tolist(), teacher.logits[image, place].tolist(),
+                                           2))
     found['loss_ld_cls'] = cls * sum(sum(level) / len(level) for level in positives if level)
     return found, [len(level) for level in positives]
 
@@ -210,8 +211,9 @@ def test_gradients_by_finite_differences(scene):
         ours, theirs = copy.copy(in_double[0]), in_double[1]
         for name, values in moved.items():
             ours[name] = ours[name].index_put(tuple(where), values)
-        return term.compare(*(DenseOutputs(model.bbox_head, student.decode, factor=None, level_sizes=student.level_sizes,
-                                           **side) for side in (ours, theirs)), targets, objects)
+        return term.compare(*(DenseOutputs(model.bbox_head, student.decode, factor=None,
+                                           level_sizes=student.level_sizes, **side) for side in (ours, theirs)),
+                            targets, objects)
 
     edges, logits = (in_double[0][name][tuple(where)].requires_grad_() for name in ('regression', 'logits'))
     for name in ('loss_ld', 'loss_ld_vlr'):

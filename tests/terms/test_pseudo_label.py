@@ -151,7 +151,8 @@ def test_detections_are_those_of_the_detector(teacher, scale, tmp_path):
 def test_weight_0_is_plain_and_prediction_is_the_students(teacher_checkpoint):
     plain, off = build(dense_cfg('gfl'), 1), build(taught_cfg(dense_cfg('gfl'), teacher_checkpoint, weight=0.), 1)
     one, two = losses_of(plain, batch()), losses_of(off, batch())
-    assert list(one) == list(two) and all(map(torch.equal, map(torch.stack, one.values()), map(torch.stack, two.values())))
+    assert list(one) == list(two) and all(map(torch.equal, map(torch.stack, one.values()),
+                                              map(torch.stack, two.values())))
     assert student_model(taught_cfg(dense_cfg('gfl'), teacher_checkpoint)) == dense_cfg('gfl')
     taught = build(taught_cfg(dense_cfg('gfl'), teacher_checkpoint), 1).eval()
     data = plain.eval().data_preprocessor(batch(), False)
@@ -191,7 +192,8 @@ def test_a_teacher_that_finds_nothing_is_an_error(teacher_checkpoint, finds, mon
 @pytest.mark.parametrize('student, term, words', [
     (faster_rcnn_cfg(), {}, 'has no dense bbox_head; a single-stage detector is needed'),
     (dense_cfg('gfl', num_classes=3), {}, r'terms\[0\]: the student scores 3 classes, the teacher 2'),
-    (dense_cfg('ddod'), dict(power=1), r'terms\[0\]\.power: found 1, and which object DDODHead gives a prior is not known'),
+    (dense_cfg('ddod'), dict(power=1),
+     r'terms\[0\]\.power: found 1, and which object DDODHead gives a prior is not known'),
     (dense_cfg('gfl'), dict(weight=-1), r'terms\[0\]\.weight: found -1'),
     (dense_cfg('gfl'), dict(score_thr=1), r'terms\[0\]\.score_thr: found 1; it must be less than 1'),
     (dense_cfg('gfl'), dict(threshold=0.5), r'threshold')])

@@ -43,9 +43,11 @@ def test_a_map_is_drawn_cell_by_cell():
 
 
 def test_panels_stand_side_by_side_with_wrapped_captions():
-    panels = [Panel(Image.new('RGB', (60, 40), 'red'), 'a caption of several words'), Panel(Image.new('RGB', (60, 40)), '')]
+    panels = [Panel(Image.new('RGB', (60, 40), 'red'), 'a caption of several words'),
+              Panel(Image.new('RGB', (60, 40)), '')]
     whole = grid([panels, panels[:1]], 'title')
     assert whole.width == 2 * 60 + 3 * GAP and len(panels[0].lines) > 1
     assert whole.height == LINE + GAP + 2 * (40 + LINE * len(panels[0].lines) + GAP)
-    assert whole.getpixel((GAP + 1, GAP + LINE + 1)) == RED and whole.getpixel((60 + 2 * GAP + 1, GAP + LINE + 1)) == BLACK
+    assert whole.getpixel((GAP + 1, GAP + LINE + 1)) == RED
+    assert whole.getpixel((60 + 2 * GAP + 1, GAP + LINE + 1)) == BLACK
     assert png(whole)[:8] == b'\x89PNG\r\n\x1a\n'

@@ -53,15 +53,15 @@ def test_two_stage_run(run, tmp_path, capsys):
     assert cli.main(['visualize', spec, '--out', str(out)]) == 2
     assert 'holds pictures already' in capsys.readouterr().err
     assert before == {name: (out / name).read_bytes() for name in names(out)}
-    assert cli.main(['visualize', spec, '--out', str(out), '--number', '1', '--side', '96', '--overwrite', '--no-teacher',
-                     '--show', 'detections']) == 0
+    assert cli.main(['visualize', spec, '--out', str(out), '--number', '1', '--side', '96', '--overwrite',
+                     '--no-teacher', '--show', 'detections']) == 0
     assert Image.open(out / 'detections_000.png').width < 3 * 96
 
 
 def test_dense_run(run, tmp_path, capsys):
     spec = run(dense_cfg('yolox'), dense_cfg('yolox', width=16), 'LADDistiller')
-    assert cli.main(['visualize', spec, '--out', str(tmp_path / 'p'), '--number', '1', '--side', '96', '--show', 'anchors',
-                     'hints']) == 0
+    assert cli.main(['visualize', spec, '--out', str(tmp_path / 'p'), '--number', '1', '--side', '96', '--show',
+                     'anchors', 'hints']) == 0
     assert names(tmp_path / 'p') == ['anchors_000.png']
     assert 'no hints of distilled: none of its terms is a hint' in capsys.readouterr().out
 
@@ -76,9 +76,9 @@ def test_what_cannot_be_drawn_says_why(change, words, run, tmp_path, capsys):
                terms=[dict(type='Hint', layer='neck')])
     if change == 'teacher':
         os.remove(tmp_path / 'teacher.pth')
-    extra = dict(number=['--number', '0'], score=['--score', '1.5'], side=['--side', '8'], file=['--files', 'nothing.png'],
-                 names=['--names', 'a', 'b'], data=['--data-root', str(tmp_path / 'nowhere')],
-                 nothing=['--show', 'anchors']).get(change, [])
+    extra = dict(number=['--number', '0'], score=['--score', '1.5'], side=['--side', '8'],
+                 file=['--files', 'nothing.png'], names=['--names', 'a', 'b'],
+                 data=['--data-root', str(tmp_path / 'nowhere')], nothing=['--show', 'anchors']).get(change, [])
     assert cli.main(['visualize', spec, '--out', str(tmp_path / 'p'), *extra]) == 2
     assert re.search(words, capsys.readouterr().err)
     assert not os.path.isdir(tmp_path / 'p') or names(tmp_path / 'p') == []

@@ -9,7 +9,9 @@ FOREIGN = ('a', 'b', 'c')
 
 
 def model_of(kind, width, classes):
-    return faster_rcnn_cfg(width, num_classes=classes) if kind == 'faster' else dense_cfg(kind, width, num_classes=classes)
+    if kind == 'faster':
+        return faster_rcnn_cfg(width, num_classes=classes)
+    return dense_cfg(kind, width, num_classes=classes)
 
 
 def write_config(path: Path, model) -> str:

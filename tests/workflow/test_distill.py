@@ -197,7 +197,8 @@ def words_without_checkpoint(pair, folder):
 
 
 def test_options_reach_both_students_and_not_the_teacher(pairs, data):
-    plan = planned(pairs['faster'], data['coco'], options={'model.train_cfg.rcnn.sampler.num': 16}, seed=5, batch_size=3)
+    plan = planned(pairs['faster'], data['coco'], options={'model.train_cfg.rcnn.sampler.num': 16}, seed=5,
+                   batch_size=3)
     sizes = {name: cfg.model.train_cfg.rcnn.sampler.num for name, cfg in plan.configs.items()}
     assert sizes == dict(teacher=32, student=16, distilled=16)
     assert {(cfg.train_dataloader.batch_size, cfg.randomness.seed) for cfg in plan.configs.values()} == {(3, 5)}

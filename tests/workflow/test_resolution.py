@@ -56,7 +56,8 @@ def test_each_network_sees_images_of_its_size(here):
     """The teacher trains at 128x96, the student at 64x48; the distilled run brings both views, its plain control one.
     """
     (teacher, checkpoint, student), data = here
-    plan = make_plan(Request(teacher, checkpoint, student, 'out', student_size=(64, 48), teacher_scale=2), prepare(data))
+    plan = make_plan(Request(teacher, checkpoint, student, 'out', student_size=(64, 48), teacher_scale=2),
+                     prepare(data))
     assert any('2 times the student\'s size, 128x96 where the student sees 64x48' in line for line in plan.decisions)
     plan.write()
     found = {name: load_config(f'out/configs/{name}.py') for name in ('teacher', 'student', 'distilled')}
@@ -65,7 +66,7 @@ def test_each_network_sees_images_of_its_size(here):
         sizes = {name: next(step.scale for step in own if step.type == 'Resize') for name, own in steps.items()}
         assert sizes == dict(teacher=(128, 96), student=(64, 48), distilled=(64, 48))
     assert found['distilled'].model.teacher.scale_factor == 2
-    assert found['student'].train_dataloader.dataset.type == found['teacher'].train_dataloader.dataset.type == 'CocoDataset'
+    assert {found[name].train_dataloader.dataset.type for name in ('student', 'teacher')} == {'CocoDataset'}
     with DefaultScope.overwrite_default_scope('mmdet'):
         sample = DATASETS.build(found['distilled'].train_dataloader.dataset)[0]
     small, large = sample['inputs'], sample['data_samples'].teacher_view
@@ -77,9 +78,11 @@ def test_each_network_sees_images_of_its_size(here):
 @pytest.mark.slow
 def test_a_run_at_half_the_teachers_size_to_an_exported_student(here, capsys):
     (teacher, checkpoint, student), data = here
-    assert call(command, ['--data', data, '--teacher', teacher, checkpoint, '--student', student, '--student-size', '64x48',
-                          '--teacher-scale', '2', '--epochs', '1', '--teacher-epochs', '1', '--out', 'out']) == 0
-    assert 'distilled: train the distilled student, epochs: 1, about ' in capsys.readouterr().out  # measured on both views
+    assert call(command, ['--data', data, '--teacher', teacher, checkpoint, '--student', student, '--student-size',
+                          '64x48', '--teacher-scale', '2', '--epochs', '1', '--teacher-epochs', '1', '--out',
+                          'out']) == 0
+    # measured on both views
+    assert 'distilled: train the distilled student, epochs: 1, about ' in capsys.readouterr().out
     exported = load_config(str(next(Path('out/exported').glob('*.py'))))
     assert 'TwoView' not in exported.pretty_text and exported.test_dataloader.dataset.pipeline[1].scale == (64, 48)
 
@@ -87,9 +90,12 @@ def test_a_run_at_half_the_teachers_size_to_an_exported_student(here, capsys):
 def test_methods_that_compare_prior_by_prior_are_refused_by_name(here, tmp_path):
     _, data = here
     teacher, checkpoint, student = make_pair(tmp_path, 'paa')
-    plan = make_plan(Request(teacher, checkpoint, student, 'out', student_size=(64, 48), teacher_scale=2), prepare(data))
-    assert plan.configs['distilled'].model.terms[0].loss.type == 'PKDLoss'  # not LAD, which such a pair takes by default
-    with pytest.raises(ConfigError, match=r'--method lad does not suit this pair: .*scale_factor: found 2.*These do: pkd'):
+    plan = make_plan(Request(teacher, checkpoint, student, 'out', student_size=(64, 48), teacher_scale=2),
+                     prepare(data))
+    # not LAD, which such a pair takes by default
+    assert plan.configs['distilled'].model.terms[0].loss.type == 'PKDLoss'
+    with pytest.raises(ConfigError,
+                       match=r'--method lad does not suit this pair: .*scale_factor: found 2.*These do: pkd'):
         make_plan(Request(teacher, checkpoint, student, 'out', method='lad', teacher_scale=2), prepare(data))
 
 
@@ -105,7 +111,8 @@ def test_every_kind_of_resize_becomes_larger(step, wanted):
 
 @pytest.mark.parametrize('wrap', [
     lambda dataset: dataset, lambda dataset: dict(type='RepeatDataset', times=3, dataset=dataset),
-    lambda dataset: dict(type='RepeatDataset', times=3, dataset=dict(type='ConcatDataset', datasets=[dataset, dataset]))])
+    lambda dataset: dict(type='RepeatDataset', times=3,
+                         dataset=dict(type='ConcatDataset', datasets=[dataset, dataset]))])
 def test_a_size_reaches_every_data_set_inside(wrap):
     cfg = config(dict(type='Resize', scale=(128, 96)), dict(type='RandomFlip', prob=0.5), wrap=wrap)
     set_size(cfg, (64, 48), '--student-size')
@@ -126,7 +133,8 @@ def test_a_size_that_other_numbers_hang_on_is_refused(steps, name):
 def test_views_stand_inside_wrappers_that_leave_samples_alone():
     inner = dict(type='CocoDataset', pipeline=[*LOAD, dict(type='Resize', scale=(9, 9)), dict(type='PackDetInputs')])
     made = two_views(dict(type='RepeatDataset', times=2, dataset=inner), 2, '--teacher-scale')
-    assert made == dict(type='RepeatDataset', times=2, dataset=dict(type='TwoViewDataset', scale_factor=2, dataset=inner))
+    assert made == dict(type='RepeatDataset', times=2,
+                        dataset=dict(type='TwoViewDataset', scale_factor=2, dataset=inner))
     yolox = get_config('mmdet::yolox/yolox_s_8xb8-300e_coco.py').train_dataloader.dataset.to_dict()
     with pytest.raises(ConfigError, match=r'--teacher-scale 2: .*MultiImageMixDataset, which mixes images'):
         two_views(yolox, 2, '--teacher-scale')
@@ -140,7 +148,8 @@ def test_views_stand_inside_wrappers_that_leave_samples_alone():
     ((64, 48), (48, 64), 1, False, []),
     ((64, 48), (128, 96), 2, False, ['2 times the student\'s size, 128x96 where the student sees 64x48']),
     ((64, 48), (128, 96), 1, True, ['is for 128x96; it is trained for 64x48.*--teacher-scale 2 gives it']),
-    ((64, 48), (128, 96), 1, False, ['is for 128x96; HERE IT SEES 64x48, which it was not trained for.*--teacher-scale 2']),
+    ((64, 48), (128, 96), 1, False,
+     ['is for 128x96; HERE IT SEES 64x48, which it was not trained for.*--teacher-scale 2']),
     ((64, 48), (96, 96), 1, False, ['HERE IT SEES 64x48, which it was not trained for$']),
     ((64, 48), (128, 96), 3, False, ['3 times', 'is for 128x96; HERE IT SEES 192x144'])])
 def test_what_is_said_of_sizes(ours, theirs, times, trained, wanted):

@@ -77,7 +77,8 @@ def square(side, image=1000):
 def test_objects_of_cocos_sizes_keep_the_scale(coco):
     """Scale 8 has anchors of 32, 64, 128 ... pixels; 50 of 1000 are 40 in an input of 800, served by 32."""
     scale = anchor_scale(coco.model, RESIZE, [square(side) for side in (50, 80, 200, 400)])
-    assert not scale.changed and (scale.old, scale.value) == (8, [8]) and scale.path == 'rpn_head.anchor_generator.scales'
+    assert not scale.changed and (scale.old, scale.value) == (8, [8])
+    assert scale.path == 'rpn_head.anchor_generator.scales'
 
 
 def test_small_objects_get_smaller_anchors(coco):

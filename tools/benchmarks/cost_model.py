@@ -36,12 +36,14 @@ HALF = 2  # bytes
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('configs', nargs='+', metavar='DISTIL_CONFIG', help='configs with one teacher')
-    parser.add_argument('--size', type=int, nargs=2, default=(800, 1344), metavar=('H', 'W'), help='of the padded canvas')
+    parser.add_argument('--size', type=int, nargs=2, default=(800, 1344), metavar=('H', 'W'),
+                        help='of the padded canvas')
     parser.add_argument('--images', type=int, default=1_000_000)
     parser.add_argument('--views', type=int, default=2, help='of each image: 2 with mirrored ones (default)')
     parser.add_argument('--epochs', type=int, default=12)
     parser.add_argument('--students', type=int, default=1, help='runs that one teacher serves')
-    parser.add_argument('--teraflops', type=float, default=30., help='what the teacher reaches on the device (default 30)')
+    parser.add_argument('--teraflops', type=float, default=30.,
+                        help='what the teacher reaches on the device (default 30)')
     parser.add_argument('--rate', type=float, default=20., help='images a second of a training machine (default 20)')
     return parser.parse_args()
 
@@ -72,7 +74,8 @@ def measure(cfg: Config, size: tuple[int, int]) -> dict[str, float]:
         own = torch.empty(1, 3, *size, device='meta')
         run_through(model, own, {'rpn_head'} if hasattr(model, 'rpn_head') else {'bbox_head'})
     figures = dict(teacher=gflop(ask), student=gflop(student), unasked=unasked, rois=runs_roi_head(asks))
-    distinct = {id(tensor): tensor for tensor in found.values()}  # a neck that is a hint and is cut into RoIs is kept once
+    # a neck that is a hint and is cut into RoIs is kept once
+    distinct = {id(tensor): tensor for tensor in found.values()}
     return dict(figures, bytes=HALF * sum(tensor.numel() for tensor in distinct.values()))
 
 
@@ -97,8 +100,8 @@ def main() -> None:
             if 'teacher' not in cfg.model:
                 raise SystemExit(f'{config}: model.teacher is missing; a distil config with one teacher is looked at')
             lines.append(row(os.path.splitext(os.path.basename(config))[0], measure(cfg, tuple(args.size)), args))
-    print(f'| config | student, GFLOP | teacher, GFLOP | live, h | recorded once, h | a view | {args.images:,} images x '
-          f'{args.views} views | read, MB/s |\n|-|-:|-:|-:|-:|-:|-:|-:|')
+    print(f'| config | student, GFLOP | teacher, GFLOP | live, h | recorded once, h | a view | {args.images:,} images '
+          f'x {args.views} views | read, MB/s |\n|-|-:|-:|-:|-:|-:|-:|-:|')
     print('\n'.join(lines))
     print(f'\ncanvas {args.size[0]}x{args.size[1]}, {args.epochs} epochs of {args.students} student(s), teacher at '
           f'{args.teraflops:g} TFLOP/s, {args.rate:g} images/s a machine')

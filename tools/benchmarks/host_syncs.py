@@ -38,8 +38,9 @@ PAIRS = (('faster_rcnn/base', 'faster_rcnn/all'), ('paa/base', 'paa/lad'), ('paa
          ('paa/base', 'paa/solad'), ('rtmdet/base', 'rtmdet/lad'))
 SIZE, OBJECTS = (240, 320), (8, 12, 16, 10)
 # each waits on CUDA: for a value, or for how large its result is
-WAITING = {'aten::_local_scalar_dense', 'aten::nonzero', 'aten::_unique2', 'aten::unique_dim', 'aten::unique_consecutive',
-           'aten::masked_select', 'aten::equal', 'aten::bincount', 'torchvision::nms', 'kd_det::nms'}
+WAITING = {'aten::_local_scalar_dense', 'aten::nonzero', 'aten::_unique2', 'aten::unique_dim',
+           'aten::unique_consecutive', 'aten::masked_select', 'aten::equal', 'aten::bincount', 'torchvision::nms',
+           'kd_det::nms'}
 INDEXING = {'aten::index', 'aten::index_put', 'aten::index_put_', 'aten::_index_put_impl_'}
 
 
@@ -110,7 +111,8 @@ def scene(seed: int) -> dict:
     for index, count in enumerate(OBJECTS):
         view = rng.integers(0, 80, (3, *SIZE)).astype(np.uint8)
         corners = np.stack([rng.integers(0, side - 40, count) for side in SIZE[::-1]], -1)
-        boxes = np.concatenate([corners, corners + rng.integers(16, 80, (count, 2))], -1).clip(0, np.tile(SIZE[::-1], 2))
+        ends = corners + rng.integers(16, 80, (count, 2))
+        boxes = np.concatenate([corners, ends], -1).clip(0, np.tile(SIZE[::-1], 2))
         labels = rng.integers(0, first_steps.NUM_CLASSES, count)
         for (x1, y1, x2, y2), label in zip(boxes, labels):
             view[label, y1:y2, x1:x2] = 250

@@ -32,7 +32,8 @@ from kd_det.config import load_config
 from kd_det.plain import detector_config, student_model
 from kd_det.terms import rcnn
 
-from timing import CLOCKS, add_timing_arguments, interleaved, medians, print_timings, train_step, write_json  # isort: skip
+from timing import (  # isort: skip
+    CLOCKS, add_timing_arguments, interleaved, medians, print_timings, train_step, write_json)
 
 SHARES = (0.0, 0.25, 0.5)
 PLAIN = 'plain student'

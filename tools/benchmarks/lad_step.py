@@ -29,7 +29,8 @@ from timing import add_timing_arguments, interleaved, report_ratio, train_step  
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='a LAD config of PAA')
-    parser.add_argument('--student', metavar='CONFIG', help='another student; the teacher\'s own config: equal networks')
+    parser.add_argument('--student', metavar='CONFIG',
+                        help='another student; the teacher\'s own config: equal networks')
     parser.add_argument('--teacher-checkpoint', help='trained weights of the teacher (default: random ones)')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE')
     add_timing_arguments(parser)

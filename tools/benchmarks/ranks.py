@@ -114,8 +114,8 @@ def main() -> None:
     (one, own), (ranks, theirs), (alone, _) = (
         [statistics.median(column) for column in zip(*found[kind])] for kind in ('one', 'ranks', 'beside'))
     print(f'one rank {batch / one:.2f} images/s, {args.ranks} ranks {args.ranks * batch / ranks:.2f}: efficiency '
-          f'{one / ranks:.2f}; {args.ranks} runs beside each other, without exchange: {one / alone:.2f}; processor time '
-          f'{own / theirs:.2f}; medians of {args.repeat} rounds, batch {batch} each, one thread each, load '
+          f'{one / ranks:.2f}; {args.ranks} runs beside each other, without exchange: {one / alone:.2f}; processor '
+          f'time {own / theirs:.2f}; medians of {args.repeat} rounds, batch {batch} each, one thread each, load '
           f'{os.getloadavg()[0]:.1f} on {os.cpu_count()} processors')
     if args.json:
         with open(args.json, 'w', encoding='utf-8') as file:

@@ -122,12 +122,12 @@ def main() -> None:
             print(f'== {config}')
             with tempfile.TemporaryDirectory() as folder:
                 found[config] = measure(cfg, args, folder)
-    print('\n| config | plain step, ms | live teacher (ratio) | recorded (ratio) | of which reading, ms | on disk, a view '
-          '|\n|-|-:|-:|-:|-:|-:|')
+    print('\n| config | plain step, ms | live teacher (ratio) | recorded (ratio) | of which reading, ms | on disk, a '
+          'view |\n|-|-:|-:|-:|-:|-:|')
     for config, figures in found.items():
         print(row(os.path.splitext(os.path.basename(config))[0], figures))
-    print(f'\n{args.device}, {torch.get_num_threads()} threads, batch {next(iter(found.values()))["batch_size"]}, medians '
-          f'of {args.repeat} interleaved rounds, {args.clock} time, files '
+    print(f'\n{args.device}, {torch.get_num_threads()} threads, batch {next(iter(found.values()))["batch_size"]}, '
+          f'medians of {args.repeat} interleaved rounds, {args.clock} time, files '
           + ('dropped from the page cache' if args.cold else 'in the page cache'))
     write_json(args.json, device=args.device, cold=args.cold, configs=found)
 

@@ -176,7 +176,8 @@ def compare(names: list[str], folders: tuple[str, str]) -> list[dict]:
         else:
             d = result['difference']
             when = f'step {d["step"]}' if d['step'] else 'final weights'
-            line = f'DIFFERS  {when}: {d["name"]}: {d["old"]} -> {d["new"]}; losses differ by up to {result["largest"]:.1e}'
+            line = (f'DIFFERS  {when}: {d["name"]}: {d["old"]} -> {d["new"]}; '
+                    f'losses differ by up to {result["largest"]:.1e}')
         print(f'{name:32s} {line}', flush=True)
     return results
 
@@ -199,7 +200,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('old', metavar='OLD', help='a checkout of the project')
     parser.add_argument('new', metavar='NEW', nargs='?', default=ROOT, help='another (default: this script\'s own)')
-    parser.add_argument('--only', metavar='PATTERN', help='cases whose name matches, e.g. faster_rcnn or "colad/*fisher"')
+    parser.add_argument('--only', metavar='PATTERN',
+                        help='cases whose name matches, e.g. faster_rcnn or "colad/*fisher"')
     parser.add_argument('--steps', type=int, default=10)
     parser.add_argument('--json', metavar='FILE', help='write the outcome of every case here too')
     parser.add_argument('--record', metavar='FILE', help='write OLD\'s first-step losses here, compare nothing')

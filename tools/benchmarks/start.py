@@ -33,8 +33,8 @@ metainfo = dict(classes=('disc', 'square'))
 pipeline = [dict(type='LoadImageFromFile'), dict(type='LoadAnnotations', with_bbox=True),
             dict(type='Resize', scale=(128, 96), keep_ratio=True), dict(type='PackDetInputs',
             meta_keys=('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor'))]
-dataset = dict(type='CocoDataset', data_root={root!r}, metainfo=metainfo, ann_file='train.json', data_prefix=dict(img=''),
-               pipeline=pipeline)
+dataset = dict(type='CocoDataset', data_root={root!r}, metainfo=metainfo, ann_file='train.json',
+               data_prefix=dict(img=''), pipeline=pipeline)
 train_dataloader = dict(batch_size=2, num_workers=0, sampler=dict(type='InfiniteSampler'), dataset=dataset)
 val_dataloader = dict(batch_size=1, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=False),
                       dataset=dict(dataset, test_mode=True))
@@ -55,9 +55,11 @@ model = dict(
                    anchor_generator=dict(type='AnchorGenerator', octave_base_scale=4, scales_per_octave=3,
                                          ratios=[0.5, 1.0, 2.0], strides=[8, 16, 32, 64, 128]),
                    bbox_coder=dict(type='DeltaXYWHBBoxCoder')),
-    train_cfg=dict(assigner=dict(type='MaxIoUAssigner', pos_iou_thr=0.5, neg_iou_thr=0.4, min_pos_iou=0, ignore_iof_thr=-1),
+    train_cfg=dict(assigner=dict(type='MaxIoUAssigner', pos_iou_thr=0.5, neg_iou_thr=0.4, min_pos_iou=0,
+                                 ignore_iof_thr=-1),
                    sampler=dict(type='PseudoSampler'), allowed_border=-1, pos_weight=-1),
-    test_cfg=dict(nms_pre=100, min_bbox_size=0, score_thr=0.05, nms=dict(type='nms', iou_threshold=0.5), max_per_img=20))
+    test_cfg=dict(nms_pre=100, min_bbox_size=0, score_thr=0.05, nms=dict(type='nms', iou_threshold=0.5),
+                  max_per_img=20))
 """
 DISTILLED = """
 _base_ = './kd_det.py'
@@ -155,7 +157,8 @@ def prepare(folder: str) -> None:
     with DefaultScope.overwrite_default_scope('mmdet'):
         model = MODELS.build(Config.fromfile(plain).model)
     checkpoint = osp.join(folder, 'teacher.pth')
-    torch.save(dict(meta=dict(dataset_meta=dict(classes=('disc', 'square'))), state_dict=model.state_dict()), checkpoint)
+    torch.save(dict(meta=dict(dataset_meta=dict(classes=('disc', 'square'))), state_dict=model.state_dict()),
+               checkpoint)
     with open(osp.join(folder, 'distilled.py'), 'w', encoding='utf-8') as file:
         file.write(DISTILLED.format(plain=plain, checkpoint=checkpoint))
 

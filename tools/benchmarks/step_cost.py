@@ -113,8 +113,8 @@ def second_head_pass(distilled: nn.Module, teacher: FrozenTeacher, batches: list
         for term in terms:
             with training_format(head), ExitStack() as stack:
                 for tower in towers_of(head, 'teacher.config').values():
-                    given = [torch.randn(len(level), tower.channels(term.teacher_k), *level.shape[2:], device=level.device,
-                                         requires_grad=True) for level in features]
+                    given = [torch.randn(len(level), tower.channels(term.teacher_k), *level.shape[2:],
+                                         device=level.device, requires_grad=True) for level in features]
                     # an activation may work in place, which a leaf does not allow
                     stack.enter_context(tower.entered_after(term.teacher_k, [level * 1 for level in given]))
                 outputs = head(features)
@@ -159,8 +159,8 @@ def measure(cfg: Config, args: argparse.Namespace) -> dict[str, Any]:
         clock = CLOCKS[args.clock]
         seconds = interleaved(work, batches, args.repeat, args.warmup, args.device, clock)
         clocks = {name: Clock(args.device, clock) for name in networks}
-        interleaved({name: train_step(model, optimizers[name], clocks[name]) for name, model in networks.items()}, batches,
-                    max(3, args.repeat // 4), 1, args.device, clock)
+        interleaved({name: train_step(model, optimizers[name], clocks[name]) for name, model in networks.items()},
+                    batches, max(3, args.repeat // 4), 1, args.device, clock)
         for model in networks.values():
             model.zero_grad()  # a step starts without gradients
         held = {name: weights(model) for name, model in networks.items()}
@@ -189,8 +189,8 @@ def row(name: str, found: dict[str, Any]) -> str:
     teacher = f'{1e3 * median[TEACHER]:.0f}' + (f' + {1e3 * median[HEAD]:.0f}' if HEAD in median else '')
     return (f'| {name} | {1e3 * median[PLAIN]:.0f} | {teacher} | {1e3 * median[DISTILLED]:.0f} '
             f'({1e3 * found["p90_seconds"][DISTILLED]:.0f}) | {found["ratio"]:.2f} | {parts} | '
-            f'{memory[PLAIN] / MIB:.0f} | +{(memory[DISTILLED] - memory[PLAIN]) / MIB:.0f} | {memory[TEACHER] / MIB:.0f} | '
-            f'{own} |')
+            f'{memory[PLAIN] / MIB:.0f} | +{(memory[DISTILLED] - memory[PLAIN]) / MIB:.0f} | '
+            f'{memory[TEACHER] / MIB:.0f} | {own} |')
 
 
 def main() -> None:
