@@ -25,7 +25,7 @@ train() { # name config [options]: skips what is finished, resumes what is not
     if [ -e "$out/$name/finished" ]; then echo "== $name: finished before"; return; fi
     echo "== training $name"
     mkdir -p "$out"
-    if ! "$python" -W ignore tools/train.py "$config" --work-dir "$out/$name" --seed "$seed" --resume "$@" \
+    if ! "$python" -W ignore -m kd_det train "$config" --work-dir "$out/$name" --seed "$seed" --resume "$@" \
         >"$out/$name.log" 2>&1; then
         tail -n 20 "$out/$name.log" >&2
         echo "training failed; the whole log is $out/$name.log" >&2
@@ -69,6 +69,6 @@ else # two one-thread jobs side by side finish sooner than one two-thread job af
     together "plain distilled" run_plain run_distilled
 fi
 echo "== comparison"
-"$python" -W ignore tools/compare.py "$out/plain" "$out/distilled" "$out/teacher" --plot "$out/ap_latency.png" \
+"$python" -W ignore -m kd_det compare "$out/plain" "$out/distilled" "$out/teacher" --plot "$out/ap_latency.png" \
     --curves "$out/curves.png"
 echo "pictures: $out/ap_latency.png and $out/curves.png; trained and compared in $((SECONDS - begin)) s"

@@ -1,4 +1,4 @@
-"""What ``tools/compare.py`` is made of: read finished runs, measure detectors, show both.
+"""What ``kd-det compare`` is made of: read finished runs, measure detectors, show both.
 
 ========================  =====================================================================
 :mod:`.logs`              training curves and evaluation records of a work directory

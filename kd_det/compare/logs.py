@@ -1,4 +1,4 @@
-"""What a work directory recorded: losses by iteration, AP by epoch, results of ``tools/test.py``.
+"""What a work directory recorded: losses by iteration, AP by epoch, results of ``kd-det test``.
 
 MMEngine makes one folder per session, ``<work dir>/<timestamp>/``. Training and validation are lines of JSON in its
 ``vis_data/<timestamp>.json``; a test is one object in ``<timestamp>.json``.

@@ -22,8 +22,7 @@ def combined(preset: type, student: str | type | None) -> type:
     if student is None:
         raise ConfigError(f'model.student_type: missing, and {preset.__name__} stands where the student\'s own type '
                           'was: its class is not known here; add the type that the student\'s config has, e.g. '
-                          'student_type=\'FasterRCNN\', or start with kd-det (tools/train.py), which reads it from '
-                          '_base_')
+                          'student_type=\'FasterRCNN\', or start with kd-det train, which reads it from _base_')
     if isinstance(student, str):
         with DefaultScope.overwrite_default_scope('mmdet'):
             found = MODELS.get(student)

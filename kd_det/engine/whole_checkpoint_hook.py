@@ -7,7 +7,7 @@ from ..weights import _listing, check_values, mismatch
 
 
 class WholeCheckpointHook(Hook):
-    """On resume, the checkpoint must hold the configured network key for key. ``tools/train.py`` adds it to every run.
+    """On resume, the checkpoint must hold the configured network key for key. ``kd-det train`` adds it to every run.
 
     ``load_from`` may fit in part (another number of classes, another head), which is said with the counts.
 

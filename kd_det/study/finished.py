@@ -1,4 +1,4 @@
-"""What a finished run of ``tools/train.py`` left in its work directory."""
+"""What a finished run of ``kd-det train`` left in its work directory."""
 import os
 import os.path as osp
 import re

@@ -17,7 +17,7 @@ HOOKS_OF_TRAIN_PY = ('WholeCheckpointHook', 'InterruptHook')
 def normalised(cfg: Config) -> dict:
     """The part of a resolved config that two runs of one recipe share, as plain dicts and lists.
 
-    Left out: :data:`NOT_HASHED`, the seed, the two hooks that ``tools/train.py`` adds, the place of the data set
+    Left out: :data:`NOT_HASHED`, the seed, the two hooks that ``kd-det train`` adds, the place of the data set
     (``data_root``) and that of the teacher's checkpoint, whose weights have a hash of their own.
     """
     cfg = Config(copy.deepcopy(cfg._cfg_dict.to_dict()))

@@ -1,4 +1,4 @@
-"""Take a finished run of ``tools/train.py`` into a study, if it is what the study would have trained."""
+"""Take a finished run of ``kd-det train`` into a study, if it is what the study would have trained."""
 import glob
 import os
 import os.path as osp

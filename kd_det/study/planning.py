@@ -157,7 +157,7 @@ def plan_one(study: Study, settings: Settings, row: StudyRow, seed: int) -> Task
 
 
 def train_arguments(task: Task, settings: Settings, for_record: bool = False) -> list[str] | str:
-    """Arguments of ``tools/train.py``, or the whole command with the default places, for the record.
+    """Arguments of ``kd-det train``, or the whole command with the default places, for the record.
 
     Raises:
         StudyError: the teacher has no finished run; an option that a command line cannot carry.
@@ -177,7 +177,7 @@ def train_arguments(task: Task, settings: Settings, for_record: bool = False) ->
         arguments += ['--data-root', settings.data_root]
     if options:
         arguments += ['--cfg-options', *option_arguments(options)]
-    return 'python tools/train.py ' + shlex.join(arguments) if for_record else arguments
+    return 'kd-det train ' + shlex.join(arguments) if for_record else arguments
 
 
 def relative(path: str, root: str) -> str:

@@ -1,4 +1,4 @@
-"""The study runner, with a stub in place of tools/train.py: what it trains, skips, refuses, records and shows."""
+"""The study runner, with a stub in place of kd-det train: what it trains, skips, refuses, records and shows."""
 import json
 import os
 import signal
@@ -30,7 +30,7 @@ from kd_det.study.table import paired_difference, replace_marked, study_table, t
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# Trains nothing: writes what a run of tools/train.py leaves. `stub` in the config says how it ends.
+# Trains nothing: writes what a run of kd-det train leaves. `stub` in the config says how it ends.
 STUB = '''
 import json, os, runpy, shutil, sys, time
 args = sys.argv[1:]
@@ -258,7 +258,7 @@ def test_runs_everything_records_it_without_machine_paths_and_then_has_nothing_t
     assert found['hardware']['threads'] == 1 and found['hardware']['jobs'] == 2
     assert {'torch', 'mmdet', 'mmengine', 'mmcv', 'numpy', 'kd_det'} <= set(found['versions'])
     assert found['command'] == (
-        'python tools/train.py configs/all.py --seed 1 --work-dir work_dirs/studies/toy/all/seed1 --cfg-options '
+        'kd-det train configs/all.py --seed 1 --work-dir work_dirs/studies/toy/all/seed1 --cfg-options '
         'model.teacher.checkpoint=work_dirs/studies/toy/teacher/seed0/epoch_2.pth')
     for path in Path(settings.results).rglob('*.json'):
         assert settings.root not in path.read_text()
