@@ -1,11 +1,12 @@
 """Every config loads, passes the key check, and a distil config is a diff over its student's baseline."""
 import re
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
 
 from kd_det.config import distilled as entry_of
-from kd_det.config import load_config
+from kd_det.config import load_config as read_config
 from kd_det.plain import student_model
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -13,6 +14,12 @@ CONFIGS = sorted(p for p in (ROOT / 'configs').glob('*/*.py') if p.parent.name !
 FASTER_RCNN = [p for p in CONFIGS if p.parent.name in (
     'distill_faster_rcnn', 'pkd', 'cwd', 'fgd', 'mgd', 'ld', 'crosskd')]
 BCKD = [p for p in CONFIGS if p.parent.name == 'bckd' and "_base_ = '" in p.read_text()]
+
+
+@lru_cache(maxsize=None)
+def load_config(path):
+    """Each file is read once, though many are the base of others: reading is most of what these tests cost."""
+    return read_config(path)
 
 
 @pytest.mark.parametrize('path', CONFIGS, ids=lambda p: f'{p.parent.name}/{p.stem}')
@@ -27,10 +34,10 @@ def test_config_loads_and_names_what_is_registered(path):
 @pytest.mark.parametrize('path', FASTER_RCNN + BCKD, ids=lambda p: p.stem)
 def test_without_distillation_it_is_the_baseline(path):
     base = re.search(r"^_base_ = '(.*)'", path.read_text(), re.M).group(1)
-    while entry_of(load_config(str(path.parent / base)).model):  # a column is a diff over the config with all terms
+    while entry_of(load_config(str((path.parent / base).resolve())).model):  # a column is a diff over the config with all terms
         path = path.parent / base
         base = re.search(r"^_base_ = '(.*)'", path.read_text(), re.M).group(1)
-    plain, distilled = load_config(str(path.parent / base)), load_config(str(path))
+    plain, distilled = load_config(str((path.parent / base).resolve())), load_config(str(path))
     assert entry_of(distilled.model)
     student = student_model(distilled.model)
     student.type = plain.model.type
