@@ -8,8 +8,8 @@ It is JSON::
 
 ``split`` names the annotation files (``train.json`` and ``eval.json``). ``options`` are ``--cfg-options`` of a row,
 ``label`` is what tables call it, ``teacher`` names another row (or a row and its seed) as its teacher, ``sources`` one
-for each trained network of a config's ``sources``, ``base`` another row to compare it with, ``shared: "study/row"``
-takes a run from another study instead of repeating it, and ``network: "second"`` with ``shared`` shows the second
+for each trained network of a config's ``sources`` and for CoLAD's ``peer`` if it has a checkpoint, ``base`` another row
+to compare it with, ``shared: "study/row"`` takes a run from another study instead of repeating it, and ``network: "second"`` with ``shared`` shows the second
 network of a CoLAD row, which is trained with the first. ``groups`` of the study are groups of classes, {"rare":
 ["Bus"]}, for tables of mean AP.
 """
@@ -35,7 +35,8 @@ class StudyRow:
         options (dict): changes of the config, dotted keys.
         home (str): ``study/row`` under which checkpoints and records lie.
         teacher (tuple[str, int] | None): row and seed of its teacher; None: the study's.
-        sources (dict[str, tuple[str, int]]): the same for each trained network in its config's ``model.sources``.
+        sources (dict[str, tuple[str, int]]): the same for each trained network in its config's ``model.sources``, and
+            for ``peer``.
         base (str | None): the row it is compared with; None: the study's, or none for a row that others are compared
             with.
         network (str): 'second' for the second network of the CoLAD runs in ``home``; it is never trained by itself.

@@ -33,6 +33,8 @@ def normalised(cfg: Config) -> dict:
     for network in (model.get('teacher'), *(model.get('sources') or {}).values()):
         if isinstance(network, dict):
             network.pop('checkpoint', None)
+    if (model.get('peer') or {}).get('checkpoint'):
+        model['peer']['checkpoint'] = 'TRAINED'  # another recipe than a peer that starts from nothing
     return plain(content)
 
 

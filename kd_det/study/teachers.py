@@ -12,8 +12,8 @@ ONE = 'model.teacher'
 
 
 def taught_by(study: Study, row: StudyRow, cfg: Config) -> dict[str, tuple[str, int]]:
-    """Place of a trained network in the config (``model.teacher``, ``model.sources.NAME``) -> (row, seed) that trains
-    it.
+    """Place of a trained network in the config (``model.teacher``, ``model.sources.NAME``, ``model.peer``) -> (row, seed)
+    that trains it.
 
     Raises:
         StudyError: the study names no row for it, or one with another config; a row for a source that is not there.
@@ -31,17 +31,19 @@ def taught_by(study: Study, row: StudyRow, cfg: Config) -> dict[str, tuple[str, 
             raise StudyError(f'row {row.name!r}: its config names the teacher {config!r} ({place}), the study the row '
                              f'{named[0]!r} with {study.row(named[0]).config!r}; make them equal')
         found[place] = named
-    strange = [name for name in row.sources if f'model.sources.{name}' not in places]
+    strange = [name for name in row.sources if not {f'model.sources.{name}', f'model.{name}'} & set(places)]
     if strange:
         raise StudyError(f'row {row.name!r}: its config has no trained source {strange}; it has {list(places)}')
     return found
 
 
 def networks(cfg: Config) -> dict[str, str]:
-    """Place of each network that another run has to train -> its config."""
+    """Place of each network that another run has to train -> its config. CoLAD's peer is one if it has a checkpoint."""
     model = cfg.get('model') or {}
     one, several = model.get('teacher'), model.get('sources') or {}
     places = {ONE: one, **{f'model.sources.{name}': source for name, source in several.items()}}
+    if (model.get('peer') or {}).get('checkpoint'):
+        places['model.peer'] = model['peer']
     return {place: source['config'] for place, source in places.items()
             if isinstance(source, dict) and source.get('config') and source.get('type') != 'Peer'}
 

@@ -514,6 +514,27 @@ def test_sources_of_a_row_are_trained_before_and_named_in_its_record(place, tmp_
         plan(study, settings, ['several'])
 
 
+def test_a_trained_peer_is_another_recipe_and_is_trained_before(place):
+    study, settings = place(seeds=[0])
+    root = Path(settings.root)
+    base = (root / 'configs/base.py').read_text()
+    peer = dict(config='configs/teacher.py', checkpoint=None)
+    (root / 'configs/fresh.py').write_text(base + f"\nmodel = dict(model, peer={peer!r})\n")
+    study.rows += [StudyRow('fresh', 'configs/fresh.py', [0], 'fresh', 'toy/fresh'),
+                   StudyRow('trained', 'configs/fresh.py', [0], 'trained', 'toy/trained',
+                            options={'model.peer.checkpoint': 'x.pth'}, sources=dict(peer=('teacher', 0)))]
+    fresh, = plan(study, settings, ['fresh'])
+    teacher, trained = plan(study, settings, ['trained'])
+    assert not fresh.teachers and trained.teachers == {'model.peer': teacher} and fresh.sha != trained.sha
+    assert train(study, settings, rows=['trained']) == []
+    found = record(settings, 'trained')
+    assert found['sources']['model.peer']['row'] == 'teacher' and found['config_sha256'] == trained.sha
+    assert 'model.peer.checkpoint=work_dirs/studies/toy/teacher/seed0/epoch_2.pth' in found['command']
+    study.rows[-1].sources = {}
+    with pytest.raises(StudyError, match=r'names no model\.peer; add "sources": {"peer"'):
+        plan(study, settings, ['trained'])
+
+
 def test_groups_of_classes_get_a_table_of_mean_ap(tmp_path):
     study = Study('toy', 'Toy', 'train->eval', 'base', None, [StudyRow('base', 'b.py', [0, 1], 'plain', 'toy/base'),
                                                                StudyRow('new', 'n.py', [0], 'new', 'toy/new')],
