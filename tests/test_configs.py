@@ -1,6 +1,6 @@
 """Every config loads, passes the key check, and a distil config is a diff over its student's baseline."""
 import re
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -16,7 +16,7 @@ FASTER_RCNN = [p for p in CONFIGS if p.parent.name in (
 BCKD = [p for p in CONFIGS if p.parent.name == 'bckd' and "_base_ = '" in p.read_text()]
 
 
-@lru_cache(maxsize=None)
+@cache
 def load_config(path):
     """Each file is read once, though many are the base of others: reading is most of what these tests cost."""
     return read_config(path)
@@ -34,7 +34,8 @@ def test_config_loads_and_names_what_is_registered(path):
 @pytest.mark.parametrize('path', FASTER_RCNN + BCKD, ids=lambda p: p.stem)
 def test_without_distillation_it_is_the_baseline(path):
     base = re.search(r"^_base_ = '(.*)'", path.read_text(), re.M).group(1)
-    while entry_of(load_config(str((path.parent / base).resolve())).model):  # a column is a diff over the config with all terms
+    # a column is a diff over the config with all terms
+    while entry_of(load_config(str((path.parent / base).resolve())).model):
         path = path.parent / base
         base = re.search(r"^_base_ = '(.*)'", path.read_text(), re.M).group(1)
     plain, distilled = load_config(str((path.parent / base).resolve())), load_config(str(path))

@@ -9,9 +9,9 @@ It is JSON::
 ``split`` names the annotation files (``train.json`` and ``eval.json``). ``options`` are ``--cfg-options`` of a row,
 ``label`` is what tables call it, ``teacher`` names another row (or a row and its seed) as its teacher, ``sources`` one
 for each trained network of a config's ``sources`` and for CoLAD's ``peer`` if it has a checkpoint, ``base`` another row
-to compare it with, ``shared: "study/row"`` takes a run from another study instead of repeating it, and ``network: "second"`` with ``shared`` shows the second
-network of a CoLAD row, which is trained with the first. ``groups`` of the study are groups of classes, {"rare":
-["Bus"]}, for tables of mean AP.
+to compare it with, ``shared: "study/row"`` takes a run from another study instead of repeating it, and ``network:
+"second"`` with ``shared`` shows the second network of a CoLAD row, which is trained with the first. ``groups`` of the
+study are groups of classes, {"rare": ["Bus"]}, for tables of mean AP.
 """
 import json
 import re

@@ -12,8 +12,8 @@ ONE = 'model.teacher'
 
 
 def taught_by(study: Study, row: StudyRow, cfg: Config) -> dict[str, tuple[str, int]]:
-    """Place of a trained network in the config (``model.teacher``, ``model.sources.NAME``, ``model.peer``) -> (row, seed)
-    that trains it.
+    """Place of a trained network in the config (``model.teacher``, ``model.sources.NAME``, ``model.peer``) -> (row,
+    seed) that trains it.
 
     Raises:
         StudyError: the study names no row for it, or one with another config; a row for a source that is not there.
