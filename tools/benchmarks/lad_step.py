@@ -22,7 +22,7 @@ from kd_det.config import load_config
 from kd_det.plain import student_model
 
 from mmdet_own import mmdet_lad  # isort: skip
-from step_cost import with_random_teacher  # isort: skip
+from step_cost import give_weights  # isort: skip
 from timing import add_timing_arguments, interleaved, report_ratio, train_step  # isort: skip
 
 
@@ -31,7 +31,8 @@ def main() -> None:
     parser.add_argument('config', help='a LAD config of PAA')
     parser.add_argument('--student', metavar='CONFIG',
                         help='another student; the teacher\'s own config: equal networks')
-    parser.add_argument('--teacher-checkpoint', help='trained weights of the teacher (default: random ones)')
+    parser.add_argument('--teacher-checkpoint', metavar='FILE', help='trained weights of the '
+                        'teacher; \'config\': what the config names (default: random ones)')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE')
     add_timing_arguments(parser)
     args = parser.parse_args()
@@ -44,7 +45,7 @@ def main() -> None:
     cfg.train_dataloader.update(num_workers=0, persistent_workers=False)
     teacher = load_config(cfg.model.teacher.config)
     with DefaultScope.overwrite_default_scope('mmdet'), tempfile.TemporaryDirectory() as folder:
-        cfg.model.teacher.checkpoint = args.teacher_checkpoint or with_random_teacher(cfg, folder)
+        give_weights(cfg, args.teacher_checkpoint, folder)
         models = {'plain step': student_model(cfg.model), 'kd_det LAD step': cfg.model,
                   'MMDetection LAD step': mmdet_lad(student_model(cfg.model), student_model(teacher.model),
                                                     cfg.model.teacher.checkpoint)}

@@ -12,17 +12,24 @@ from kd_det.config import load_config
 from kd_det.plain import student_model
 
 
-def teacher_model(cfg: Config) -> ConfigDict:
-    """The plain detector that teaches in a distil config."""
-    teacher = cfg.model.teacher.config
-    teacher = load_config(teacher) if isinstance(teacher, str) else teacher
-    return student_model(teacher.model if 'model' in teacher else teacher)
+def teachers_of(cfg: Config) -> dict[str, tuple[ConfigDict, ConfigDict]]:
+    """The teachers of a distil config by name: what it says of each, and the plain detector that this means."""
+    named = {'teacher': cfg.model.get('teacher'), **(cfg.model.get('sources') or {})}
+    return {name: (source, plain_detector(source)) for name, source in named.items() if source and 'config' in source}
+
+
+def plain_detector(source: ConfigDict) -> ConfigDict:
+    """A teacher's, without its own changes (``cfg_options``): as MMDetection knows it."""
+    config = load_config(source.config) if isinstance(source.config, str) else source.config
+    return student_model(config.model if 'model' in config else config)
 
 
 def counterpart(cfg: Config) -> tuple[str, ConfigDict] | None:
     """Name and config of MMDetection's own detector for what a config distils; None where it has none."""
     model, terms = cfg.model, [term.get('type') for term in cfg.model.get('terms') or ()]
-    student, teacher = student_model(model), teacher_model(cfg)
+    if not model.get('teacher'):
+        return None
+    student, teacher = student_model(model), plain_detector(model.teacher)
     heads = [MODELS.get(one.bbox_head.type) for one in (student, teacher) if 'bbox_head' in one]
     if len(heads) == 2 and model.type == 'LADDistiller' and model.get('lad', True) and all(
             issubclass(head, PAAHead) for head in heads):

@@ -31,7 +31,7 @@ from kd_det.config import load_config
 from kd_det.plain import student_model
 from kd_det.sources.shards import in_words
 
-from step_cost import with_random_teacher  # isort: skip
+from step_cost import give_weights  # isort: skip
 from timing import (  # isort: skip
     CLOCKS, add_timing_arguments, interleaved, medians, print_timings, train_step, write_json)
 
@@ -41,7 +41,8 @@ PLAIN, LIVE, RECORDED = 'plain step', 'live teacher', 'recorded teacher'
 def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('configs', nargs='+', metavar='DISTIL_CONFIG', help='configs with one teacher')
-    parser.add_argument('--teacher-checkpoint', help='trained weights of the teacher (default: random ones)')
+    parser.add_argument('--teacher-checkpoint', metavar='FILE', help='trained weights of the '
+                        'teacher; \'config\': what the config names (default: random ones)')
     parser.add_argument('--folder', help='where answers are written (default: a temporary folder)')
     parser.add_argument('--batch-size', type=int, help='instead of the config\'s')
     parser.add_argument('--cold', action='store_true', help='drop the shards from the page cache before each step')
@@ -63,7 +64,7 @@ def measure(cfg: Config, args: argparse.Namespace, folder: str) -> dict[str, Any
     cfg.train_dataloader.update(num_workers=0, persistent_workers=False)
     if args.batch_size:
         cfg.train_dataloader.batch_size = args.batch_size
-    cfg.model.teacher.checkpoint = args.teacher_checkpoint or with_random_teacher(cfg, folder)
+    give_weights(cfg, args.teacher_checkpoint, folder)
     place = os.path.join(args.folder or folder, 'answers')
     networks = {}
     for name, model in ((PLAIN, student_model(cfg.model)), (LIVE, cfg.model), (RECORDED, cfg.model)):
