@@ -1,4 +1,5 @@
 """Third-party backbones as MMDetection's."""
 from .timm_backbone import TimmBackbone
+from .timm_maps import TimmMaps
 
-__all__ = ['TimmBackbone']
+__all__ = ['TimmBackbone', 'TimmMaps']

@@ -3,17 +3,25 @@ from typing import Any
 
 import torch
 from mmengine.logging import print_log
-from mmengine.model import BaseModule
-from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch import nn
 
 from ..errors import ConfigError
-from .timm_model import any_size, check_name, dependencies, extractor, feature_indices, maps_of, the_library
-from .timm_stages import frozen_parameters
+from .timm_maps import TimmMaps
+from .timm_model import (
+    any_size,
+    check_name,
+    cut_unused_ends,
+    dependencies,
+    extractor,
+    feature_indices,
+    is_channels_last,
+    the_library,
+)
+from .timm_stages import covering, frozen_parameters
 from .timm_weights import download_weights, load_weights, read_weights
 
 
-class TimmBackbone(BaseModule):
+class TimmBackbone(TimmMaps):
     """A model of timm (``pip install timm``) with ``features_only``; channels and strides are found by themselves.
 
     A neck takes its numbers from it with ``neck.in_channels='auto'`` (:mod:`kd_det.channels`). Transformers that timm
@@ -37,6 +45,7 @@ class TimmBackbone(BaseModule):
 
     Attributes:
         out_indices, out_channels, strides: of the maps that ``forward`` returns.
+        resolved (dict): arguments of a :class:`TimmMaps` that is the same network: what was found out here.
 
     Raises:
         ConfigError: timm is missing or does not know the model or an argument; contradicting arguments.
@@ -46,77 +55,35 @@ class TimmBackbone(BaseModule):
     def __init__(self, model_name: str, pretrained: bool = False, checkpoint: str | None = None,
                  out_indices: tuple[int, ...] | None = None, frozen_stages: int = -1, norm_eval: bool = True,
                  in_channels: int = 3, model_args: dict | None = None, init_cfg: dict | None = None) -> None:
-        super().__init__(init_cfg)
         check_name(model_name)
         if pretrained and checkpoint is not None:
             raise ConfigError('TimmBackbone: pretrained=True and checkpoint contradict each other; give one of them')
         if any('Pretrained' in str(one.get('type')) for one in _as_list(init_cfg)):
             raise ConfigError('TimmBackbone.init_cfg: MMEngine\'s Pretrained loads what fits and leaves the rest '
                               'random; use checkpoint=FILE or pretrained=True, and init_cfg=None')
-        self.model_name, self.pretrained, self.checkpoint = model_name, pretrained, checkpoint
-        self.frozen_stages, self.norm_eval = frozen_stages, norm_eval
         given = {'in_chans': in_channels, **(model_args or {})}
-        self._arguments = {**given, **any_size(model_name, given)}
-        self.out_indices = self._check_indices(out_indices)
-        self.timm_model = extractor(model_name, self.out_indices, **self._arguments)
-        info = self.timm_model.feature_info
-        self.out_channels, self.strides = tuple(info.channels()), tuple(info.reduction())
-        size = self._image_size(in_channels)
-        self._frozen = frozen_parameters(model_name, frozen_stages, size, self._arguments)
-        self._leave_unused_out(size)
-        self._freeze()
-
-    def _check_indices(self, asked: tuple[int, ...] | None) -> tuple[int, ...]:
-        info = extractor(self.model_name, None, meta=True, **self._arguments).feature_info.info
-        reductions = [entry['reduction'] for entry in info]
-        if asked is None:
-            return feature_indices(reductions)
-        indices = tuple(asked) if isinstance(asked, (tuple, list)) else (asked,)
-        wrong = [i for i in indices if not isinstance(i, int) or not -len(info) <= i < len(info)]
-        if wrong or not indices:
-            raise ConfigError(f'TimmBackbone.out_indices={asked}: {self.model_name} has maps 0 to {len(info) - 1}, of '
-                              f'strides {reductions}')
-        return tuple(i % len(info) for i in indices)
-
-    def _image_size(self, in_channels: int) -> tuple[int, int, int]:
-        size = self.timm_model.default_cfg.get('input_size') or (3, 224, 224)
-        given = self._arguments.get('img_size')
-        height, width = size[-2:] if given is None else (given, given) if isinstance(given, int) else given
-        return in_channels, height, width
-
-    def _leave_unused_out(self, size: tuple[int, int, int]) -> None:
-        """Parameters that no map depends on are deleted where they end a sequence, and get no gradient elsewhere:
-        they would fail the check for untrained parameters, and hang a run on several GPUs.
-        """
-        looked_at = extractor(self.model_name, self.out_indices, meta=True, **self._arguments)
-        used = frozenset().union(*dependencies(looked_at, size))
-        self._warn_of_fixed_size(looked_at, size)
-        for name, module in self.timm_model.named_modules():
-            while isinstance(module, nn.Sequential) and len(module):
-                prefix = f'{name}.{len(module) - 1}.'
-                below = [key for key, _ in self.timm_model.named_parameters() if key.startswith(prefix)]
-                if not below or any(key in used for key in below):
-                    break
-                del module[-1]
-        for key, parameter in self.timm_model.named_parameters():
-            parameter.requires_grad_(key in used)
-
-    def _warn_of_fixed_size(self, net: nn.Module, size: tuple[int, int, int]) -> None:
-        other = (size[0], 2 * size[1] // 32 * 32 + 64, size[2] // 32 * 32 + 96)
-        try:
-            with torch.no_grad():
-                maps_of(net, torch.zeros(2, *other, device='meta'))
-        except (RuntimeError, AssertionError, ValueError) as error:
-            print_log(f'TimmBackbone {self.model_name} takes images of {size[2]}x{size[1]} pixels, not of '
-                      f'{other[2]}x{other[1]} ({error}). Resize all images to a size that it takes (keep_ratio=False), '
-                      'say that size in model_args=dict(img_size=(height, width)) where it has such an argument, or '
-                      'take another model', 'current', level=30)
+        arguments = {**given, **any_size(model_name, given)}
+        out_indices = _checked_indices(model_name, out_indices, arguments)
+        net = extractor(model_name, out_indices, meta=True, **arguments)
+        size = _image_size(net, in_channels, arguments)
+        used = frozenset().union(*dependencies(net, size))
+        _warn_of_fixed_size(net, model_name, size)
+        # parameters that no map depends on would fail the check for untrained ones, and hang a run on several GPUs
+        left_out = cut_unused_ends(net, used)
+        frozen = frozen_parameters(model_name, frozen_stages, size, arguments)
+        untrained = {name for name, _ in net.named_parameters() if name in frozen or name not in used}
+        resolved = dict(model_name=model_name, arguments=arguments, out_indices=out_indices, left_out=left_out,
+                        channels_last=is_channels_last(net), frozen=covering(net, untrained), norm_eval=norm_eval)
+        super().__init__(**resolved, init_cfg=init_cfg)
+        self.resolved, self.out_indices, self.frozen_stages = resolved, out_indices, frozen_stages
+        self.pretrained, self.checkpoint = pretrained, checkpoint
 
     def init_weights(self) -> None:
         """Read the weights; called by the runner before training, never for inference."""
         super().init_weights()
+        arguments = self.resolved['arguments']
         if self.pretrained:
-            state, source = download_weights(self.model_name, self.out_indices, self._arguments), 'timm\'s own weights'
+            state, source = download_weights(self.model_name, self.out_indices, arguments), 'timm\'s own weights'
         elif self.checkpoint is not None:
             state, source = read_weights(self.checkpoint), f'checkpoint {self.checkpoint}'
         else:
@@ -125,34 +92,8 @@ class TimmBackbone(BaseModule):
                           f'frozen_stages={self.frozen_stages}: what is frozen stays random unless load_from or resume '
                           'brings weights. From scratch: norm_eval=False, frozen_stages=-1', 'current', level=30)
             return
-        load_weights(self.timm_model, state, self.model_name, f'TimmBackbone {self.model_name}: {source}',
-                     self._arguments)
+        load_weights(self.timm_model, state, self.model_name, f'TimmBackbone {self.model_name}: {source}', arguments)
         print_log(f'TimmBackbone {self.model_name}: {source} loaded whole', 'current')
-
-    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Images (N, C, H, W) -> maps (N, out_channels[i], about H / strides[i], about W / strides[i])."""
-        return tuple(maps_of(self.timm_model, images))
-
-    def train(self, mode: bool = True) -> 'TimmBackbone':
-        """Batch norms and frozen stages keep their mode."""
-        super().train(mode)
-        self._freeze()
-        if mode and self.norm_eval:
-            for module in self.modules():
-                if isinstance(module, _BatchNorm):
-                    module.eval()
-        return self
-
-    def _freeze(self) -> None:
-        if not self._frozen:
-            return
-        for key, parameter in self.timm_model.named_parameters():
-            if key in self._frozen:
-                parameter.requires_grad_(False)
-        for name, module in self.timm_model.named_modules():
-            below = [f'{name}.{key}' if name else key for key, _ in module.named_parameters()]
-            if below and self._frozen.issuperset(below):
-                module.eval()
 
     @classmethod
     def input_statistics(cls, model_name: str, **other: Any) -> dict[str, list[float]]:
@@ -164,3 +105,35 @@ class TimmBackbone(BaseModule):
 
 def _as_list(init_cfg: dict | list | None) -> list[dict]:
     return [] if init_cfg is None else [init_cfg] if isinstance(init_cfg, dict) else list(init_cfg)
+
+
+def _checked_indices(model_name: str, asked: tuple[int, ...] | None, arguments: dict) -> tuple[int, ...]:
+    info = extractor(model_name, None, meta=True, **arguments).feature_info.info
+    reductions = [entry['reduction'] for entry in info]
+    if asked is None:
+        return feature_indices(reductions)
+    indices = tuple(asked) if isinstance(asked, (tuple, list)) else (asked,)
+    wrong = [i for i in indices if not isinstance(i, int) or not -len(info) <= i < len(info)]
+    if wrong or not indices:
+        raise ConfigError(f'TimmBackbone.out_indices={asked}: {model_name} has maps 0 to {len(info) - 1}, of strides '
+                          f'{reductions}')
+    return tuple(i % len(info) for i in indices)
+
+
+def _image_size(net: nn.Module, in_channels: int, arguments: dict) -> tuple[int, int, int]:
+    size = net.default_cfg.get('input_size') or (3, 224, 224)
+    given = arguments.get('img_size')
+    height, width = size[-2:] if given is None else (given, given) if isinstance(given, int) else given
+    return in_channels, height, width
+
+
+def _warn_of_fixed_size(net: nn.Module, model_name: str, size: tuple[int, int, int]) -> None:
+    other = (size[0], 2 * size[1] // 32 * 32 + 64, size[2] // 32 * 32 + 96)
+    try:
+        with torch.no_grad():
+            net(torch.zeros(2, *other, device='meta'))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        print_log(f'TimmBackbone {model_name} takes images of {size[2]}x{size[1]} pixels, not of {other[2]}x{other[1]} '
+                  f'({error}). Resize all images to a size that it takes (keep_ratio=False), say that size in '
+                  'model_args=dict(img_size=(height, width)) where it has such an argument, or take another model',
+                  'current', level=30)

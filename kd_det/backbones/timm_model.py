@@ -92,13 +92,31 @@ def feature_indices(reductions: list[int]) -> tuple[int, ...]:
     return tuple(sorted(last.values()))
 
 
-def maps_of(net: nn.Module, images: Tensor) -> list[Tensor]:
-    """Feature maps (N, C, h, w), also of models that hand out (N, h, w, C), as Swin does."""
-    maps = list(net(images))
+def is_channels_last(net: nn.Module) -> bool:
+    """Whether an :func:`extractor` gives maps (N, h, w, C), as that of Swin does."""
     fmt = getattr(net, 'output_fmt', None)
-    if getattr(fmt, 'value', fmt) == 'NHWC':
-        maps = [one.permute(0, 3, 1, 2).contiguous() for one in maps]
-    return maps
+    return getattr(fmt, 'value', fmt) == 'NHWC'
+
+
+def cut_unused_ends(net: nn.Module, used: frozenset[str]) -> tuple[str, ...]:
+    """Delete what no map depends on where it ends a sequence, in place.
+
+    Args:
+        used: the parameters that maps depend on.
+
+    Returns:
+        tuple[str]: the modules that were deleted, in that order.
+    """
+    cut = []
+    for name, module in list(net.named_modules()):
+        while isinstance(module, nn.Sequential) and len(module):
+            last = f'{name}.{len(module) - 1}'
+            below = [key for key, _ in net.named_parameters() if key.startswith(f'{last}.')]
+            if not below or any(key in used for key in below):
+                break
+            del module[-1]
+            cut.append(last)
+    return tuple(cut)
 
 
 def dependencies(net: nn.Module, size: tuple[int, ...]) -> list[frozenset[str]]:
@@ -111,7 +129,7 @@ def dependencies(net: nn.Module, size: tuple[int, ...]) -> list[frozenset[str]]:
     names = {id(parameter): name for name, parameter in net.named_parameters()}
     net.train()
     return [frozenset(names[id(leaf)] for leaf in _leaves(one) if id(leaf) in names)
-            for one in maps_of(net, torch.zeros(2, *size, device='meta'))]
+            for one in net(torch.zeros(2, *size, device='meta'))]
 
 
 def _leaves(result: Tensor) -> Iterator[Tensor]:

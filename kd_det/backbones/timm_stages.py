@@ -1,4 +1,6 @@
 """Which parameters of a timm model belong to which stage, counted as MMDetection's backbones count theirs."""
+from collections.abc import Collection
+
 from torch import nn
 
 from ..errors import ConfigError
@@ -35,6 +37,22 @@ def frozen_parameters(model_name: str, frozen_stages: int, size: tuple[int, int,
     if before:  # a map of stride 2 ends the stem
         return reached[before[-1]]
     return _stem(net, model_name, str(info[stages[0]]['module']), reached[stages[0]])
+
+
+def covering(net: nn.Module, names: Collection[str]) -> tuple[str, ...]:
+    """The shortest list of modules and parameters that hold the parameters ``names`` and no other.
+
+    Where that is all of them, modules without parameters, such as dropout, are in it too.
+    """
+    below: dict[str, set[str]] = {}
+    for parameter, _ in net.named_parameters():
+        parts = parameter.split('.')
+        for depth in range(len(parts) + 1):
+            below.setdefault('.'.join(parts[:depth]), set()).add(parameter)
+    whole = {name for name, parameters in below.items() if parameters <= set(names)}
+    if '' in whole:
+        return (*(name for name, _ in net.named_children()), *(name for name, _ in net.named_parameters(recurse=False)))
+    return tuple(name for name in below if name in whole and name.rpartition('.')[0] not in whole)
 
 
 def _stem(net: nn.Module, model_name: str, module: str, first: frozenset[str]) -> frozenset[str]:

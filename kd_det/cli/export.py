@@ -2,6 +2,7 @@
 import argparse
 import glob
 import os.path as osp
+from importlib.metadata import version
 
 from ..compare.images import test_images
 from ..compare.student import build_detector
@@ -42,8 +43,12 @@ def run(args: argparse.Namespace) -> int:
     print(f'{files.config}\n{files.checkpoint}')
     for kind, reason in files.needs.items():
         print(f'needs kd_det: {kind}, {reason}; custom_imports of the config brings it')
+    if files.module:
+        print(f'{files.module}\nits backbone is timm\'s: needs timm {version("timm")} or one with the same model. Keep the '
+              f'three files together; the config finds {osp.basename(files.module)} in its own folder (a config that '
+              f'inherits it too; for a dump of it elsewhere: PYTHONPATH={args.out})')
     if not files.needs:
-        print('needs no kd_det: plain MMDetection loads both')
+        print('needs no kd_det: plain MMDetection loads ' + ('them' if files.module else 'both'))
     if args.onnx:
         plain, _ = plain_config(cfg, args.network)
         state, meta = read_state_dict(args.checkpoint, args.network)

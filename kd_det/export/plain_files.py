@@ -5,8 +5,11 @@ import os.path as osp
 from dataclasses import dataclass
 
 import torch
+from mmdet.registry import MODELS, TASK_UTILS
 from mmengine.config import Config, ConfigDict
 
+from ..backbones import timm_maps
+from ..build import build
 from ..compare.student import build_detector
 from ..errors import ConfigError
 from ..files import write_whole
@@ -15,10 +18,14 @@ from ..weights import classes_of, read_state_dict
 
 PLAIN_TYPES = {'BatchedPAAHead': ('PAAHead', ('covariance_type',))}
 """kd_det's type -> MMDetection's with the same weights and predictions, and the arguments that only training reads."""
-REASONS = {
-    'COPHead': 'its class scores are conditioned on nine coefficients that no head of MMDetection has',
-    'TimmBackbone': 'its layers are timm\'s, which MMDetection has no backbone for',
-}
+REASONS = {'COPHead': 'its class scores are conditioned on nine coefficients that no head of MMDetection has'}
+MODULE = timm_maps.__name__.rpartition('.')[2]
+"""The file that is written beside the config of a student with a timm backbone, and its name in ``custom_imports``."""
+FIND_MODULE = f"""# {MODULE}.py lies beside this file, and is found there
+import sys
+
+sys.path.insert(0, '{{{{ fileDirname }}}}')
+"""
 TRAINING_KEYS = ('custom_hooks', 'load_from', 'resume', 'data_check', 'work_dir', 'launcher', 'experiment_name',
                  'teacher_weights')  # kd-det distill's note of whom a run learned from
 
@@ -30,14 +37,19 @@ class PlainFiles:
     Attributes:
         config, checkpoint (str): paths.
         needs (dict[str, str]): types of kd_det that stay, with the reason; empty: plain MMDetection loads the files.
+        module (str | None): path of the backbone's own file, where MMDetection has no such backbone; it needs timm.
     """
     config: str
     checkpoint: str
     needs: dict[str, str]
+    module: str | None = None
 
 
 def plain_config(cfg: Config, network: str | None = None) -> tuple[Config, dict[str, str]]:
     """The deployed detector's resolved config, in MMDetection's own types wherever there is one.
+
+    A :class:`~kd_det.backbones.TimmBackbone` becomes the :class:`~kd_det.backbones.TimmMaps` that is the same network,
+    whose file stands alone; ``custom_imports`` names it.
 
     Returns:
         tuple: the config, and the types of kd_det that have no equivalent with the reason; where there are any,
@@ -56,8 +68,9 @@ def plain_config(cfg: Config, network: str | None = None) -> tuple[Config, dict[
     content['model'] = _replaced(content['model'], needs)
     _without_pretraining(content['model'])
     imports = content.get('custom_imports') or {}
-    others = [name for name in imports.get('imports') or [] if name.split('.')[0] != 'kd_det']
+    others = [name for name in imports.get('imports') or [] if name.split('.')[0] not in ('kd_det', MODULE)]
     others += ['kd_det'] if needs else []
+    others += [MODULE] if _has_timm(content['model']) else []
     content.pop('custom_imports', None)
     if others:
         content['custom_imports'] = dict(imports, imports=others)
@@ -84,13 +97,27 @@ def _replaced(value, needs: dict[str, str]):
     if kind in PLAIN_TYPES:
         value['type'], dropped = PLAIN_TYPES[kind]
         value = {key: part for key, part in value.items() if key not in dropped}
-    elif kind and _is_ours(kind):
+    elif kind == 'TimmBackbone':
+        value = _resolved(value)
+    elif kind and kind != 'TimmMaps' and _is_ours(kind):
         needs[kind] = REASONS.get(kind, 'MMDetection has no equivalent')
     return value
 
 
+def _resolved(backbone: dict) -> dict:
+    """What its constructor finds out, written down; no weights are read or downloaded for it."""
+    with torch.device('meta'):
+        found = build('model.backbone', {**backbone, 'pretrained': False, 'checkpoint': None}, MODELS)
+    return dict(type='TimmMaps', **found.resolved)
+
+
+def _has_timm(value) -> bool:
+    if isinstance(value, dict):
+        return value.get('type') == 'TimmMaps' or any(map(_has_timm, value.values()))
+    return isinstance(value, (list, tuple)) and any(map(_has_timm, value))
+
+
 def _is_ours(kind: str) -> bool:
-    from mmdet.registry import MODELS, TASK_UTILS
     found = MODELS.module_dict.get(kind) or TASK_UTILS.module_dict.get(kind)
     return found is not None and found.__module__.split('.')[0] == 'kd_det'
 
@@ -99,17 +126,14 @@ def _without_pretraining(model: dict) -> None:
     """The checkpoint holds every weight: nothing is to be downloaded when the exported config is built."""
     for part in model.values():
         for one in part if isinstance(part, (list, tuple)) else [part]:
-            if isinstance(one, dict):
-                if isinstance(one.get('init_cfg'), dict) and one['init_cfg'].get('type') == 'Pretrained':
-                    one['init_cfg'] = None
-                if one.get('type') == 'TimmBackbone':
-                    one.update(pretrained=False)
-                    one.pop('checkpoint', None)
+            initial = one.get('init_cfg') if isinstance(one, dict) else None
+            if isinstance(initial, dict) and initial.get('type') == 'Pretrained':
+                one['init_cfg'] = None
 
 
 def write_plain(cfg: Config, checkpoint: str, out: str, network: str | None = None,
                 overwrite: bool = False) -> PlainFiles:
-    """Write ``OUT/<name>.py`` and ``OUT/<name>-<hash>.pth``.
+    """Write ``OUT/<name>.py`` and ``OUT/<name>-<hash>.pth``, and ``OUT/timm_maps.py`` for a timm backbone.
 
     The checkpoint holds ``state_dict`` on the CPU and, under ``meta``, the class names; the first eight digits of its
     SHA-256 are in its name, as MMDetection publishes models. The network is built from the plain config and the weights
@@ -138,10 +162,21 @@ def write_plain(cfg: Config, checkpoint: str, out: str, network: str | None = No
     name = osp.splitext(osp.basename(cfg.filename or 'student.py'))[0]
     config = osp.join(out, f'{name}.py')
     file = osp.join(out, f'{name}-{hashlib.sha256(content).hexdigest()[:8]}.pth')
-    refuse_existing([config, file], overwrite)
-    write_whole(config, plain.pretty_text)
+    text, module, own = plain.pretty_text, None, ''
+    if _has_timm(plain.model.to_dict()):
+        text, module, own = FIND_MODULE + text, osp.join(out, f'{MODULE}.py'), _text_of(timm_maps.__file__)
+    another = [module] if module and osp.exists(module) and _text_of(module) != own else []
+    refuse_existing([config, file, *another], overwrite)
+    if module:
+        write_whole(module, own)
+    write_whole(config, text)
     write_whole(file, content)
-    return PlainFiles(config, file, needs)
+    return PlainFiles(config, file, needs, module)
+
+
+def _text_of(path: str) -> str:
+    with open(path, encoding='utf-8') as file:
+        return file.read()
 
 
 def refuse_existing(paths: list[str], overwrite: bool) -> None:

@@ -6,7 +6,8 @@ from kd_det.errors import CheckpointMismatch, ConfigError
 
 timm = pytest.importorskip('timm', reason='timm is not installed (extra [timm])')
 
-from kd_det.backbones import TimmBackbone  # noqa: E402
+from kd_det.backbones import TimmBackbone, TimmMaps  # noqa: E402
+from kd_det.backbones.timm_stages import covering  # noqa: E402
 
 SMALL_SWIN = dict(embed_dim=12, depths=(1, 1, 2, 1), num_heads=(1, 1, 1, 1))
 MODELS = {'test_resnet': {}, 'test_efficientnet': {}, 'test_convnext': {}, 'test_vit': {},
@@ -93,6 +94,32 @@ def test_stages_behind_the_last_map_are_left_out():
     assert len(fewer.timm_model.blocks) < len(every.timm_model.blocks)
     sum(one.sum() for one in fewer(torch.rand(2, 3, 64, 64))).backward()
     assert all(p.grad is not None for p in fewer.parameters())
+
+
+@pytest.mark.parametrize(('name', 'arguments'), [
+    ('test_efficientnet', dict(out_indices=(1, 2), frozen_stages=1)), ('test_convnext', dict(frozen_stages=0)),
+    ('test_vit', dict(out_indices=(0, 1), frozen_stages=2)),
+    ('swin_tiny_patch4_window7_224', dict(frozen_stages=4, norm_eval=False))])
+def test_what_was_found_out_makes_the_same_network(name, arguments):
+    """Of a student that is exported: keys, maps, what is trained, and which modules stay in eval mode."""
+    model = backbone(name, **arguments).train()
+    alone = TimmMaps(**model.resolved).train()
+    alone.load_state_dict(model.state_dict(), strict=True)
+    assert alone.out_channels == model.out_channels and alone.strides == model.strides
+    assert [p.requires_grad for p in alone.parameters()] == [p.requires_grad for p in model.parameters()]
+    assert [one.training for one in alone.modules()] == [one.training for one in model.modules()]
+    images = torch.rand(2, 3, 64, 64)
+    with torch.no_grad():
+        assert all(map(torch.equal, alone.eval()(images), model.eval()(images)))
+
+
+def test_the_shortest_list_of_frozen_modules():
+    net = torch.nn.ModuleDict(dict(a=torch.nn.Sequential(torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)),
+                                   b=torch.nn.BatchNorm1d(1), drop=torch.nn.Dropout()))
+    assert covering(net, {'a.0.weight', 'a.0.bias', 'a.1.bias'}) == ('a.0', 'a.1.bias')
+    assert covering(net, {'a.0.weight', 'a.0.bias', 'a.1.bias', 'a.1.weight'}) == ('a',)
+    assert covering(net, dict(net.named_parameters())) == ('a', 'b', 'drop')
+    assert covering(net, ()) == ()
 
 
 def test_every_trained_parameter_gets_a_gradient():
