@@ -44,8 +44,8 @@ def run(args: argparse.Namespace) -> int:
     for kind, reason in files.needs.items():
         print(f'needs kd_det: {kind}, {reason}; custom_imports of the config brings it')
     if files.module:
-        print(f'{files.module}\nits backbone is timm\'s: needs timm {version("timm")} or one with the same model. Keep the '
-              f'three files together; the config finds {osp.basename(files.module)} in its own folder (a config that '
+        print(f'{files.module}\nits backbone is timm\'s: needs timm {version("timm")} or one with the same model. Keep '
+              f'the three files together; the config finds {osp.basename(files.module)} in its own folder (one that '
               f'inherits it too; for a dump of it elsewhere: PYTHONPATH={args.out})')
     if not files.needs:
         print('needs no kd_det: plain MMDetection loads ' + ('them' if files.module else 'both'))

@@ -57,8 +57,8 @@ def found_alone(exported: list[PlainFiles], batch: dict, tmp_path: Path) -> list
     jobs = [(one.config, one.checkpoint, str(tmp_path / 'image.pt'), out) for one, out in zip(exported, results)]
     elsewhere = tmp_path / 'elsewhere'
     elsewhere.mkdir()
-    done = subprocess.run([sys.executable, '-W', 'ignore', '-c', ALONE, json.dumps(jobs)], capture_output=True, text=True,
-                          cwd=elsewhere, env={**os.environ, 'PYTHONPATH': ''}, timeout=300)
+    done = subprocess.run([sys.executable, '-W', 'ignore', '-c', ALONE, json.dumps(jobs)], capture_output=True,
+                          text=True, cwd=elsewhere, env={**os.environ, 'PYTHONPATH': ''}, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
     return [torch.load(out, weights_only=True) for out in results]
 
