@@ -2,18 +2,26 @@
 import math
 from typing import Any
 
+import torch
+from mmdet.utils import reduce_mean
+from mmengine.dist import get_world_size
 from torch import Tensor, nn
 
 from ..errors import ConfigError
 from ..sources.layers import box_heads, part_of
 from .hint import Hint
+from .places import places_of_all
 from .step import Step
 
 
 class ClassBalancedDistillation(Hint):
     """On the RoIs that the student samples as objects::
 
-        L_cls = (1 - alpha) CE + alpha beta mean over foreground RoIs of (1 - cos(f_s, f_t))
+        L_cls = (1 - alpha) CE + alpha beta / F * sum over foreground RoIs of (1 - cos(f_s, f_t))
+
+    F is their number, averaged over ranks: a foreground RoI counts the same on each of them, and four images are two
+    and two (L F = L' F' + L'' F''). In a cascade the layer names the stage, whose CE alone is weighed, and both are
+    multiplied by the stage's weight.
 
     f_t is a teacher's feature of the same RoI, or those of several teachers one after the other (an ensemble as
     ``source``); f_s goes through a linear layer to their length. The paper trains the student with class-balanced
@@ -54,25 +62,48 @@ class ClassBalancedDistillation(Hint):
                                   'whose rows are RoIs')
         super().check(student, source)
 
+    def connect(self, student: nn.Module, source: Any) -> None:
+        for name, path, found in (('layer', self.layer, student.layer_shapes), ('teacher_layer', self.teacher_layer,
+                                                                                source.shapes)):
+            if any(len(shape) != 2 for shape in found[path].levels):
+                raise ConfigError(f'{self.key}.{name}: {path!r} gives {found[path].levels}; the cosine is of one vector a '
+                                  'RoI, (R, C), as fully connected layers give it')
+        super().connect(student, source)
+
     def names(self) -> list[str]:
         return ['loss_cbd' + self.suffix]
 
+    def _stage(self, level: int) -> int:
+        """The R-CNN stage that gives a level of the layer: a cascade's box head names it, what all stages share gives
+        one level for each.
+        """
+        named = [part for part in self.layer.split('.')[2:3] if part.isdigit()]  # 'roi_head.bbox_head.1.shared_fcs.1'
+        return int(named[0]) if named else level
+
     def adjust(self, step: Step, losses: dict[str, Any], factor: float) -> None:
-        stages = len(box_heads(step.student))
-        for name in ['loss_cls'] if stages == 1 else [f's{i}.loss_cls' for i in range(stages)]:
+        cascade = len(box_heads(step.student)) > 1
+        for stage in {self._stage(i) for i, _ in self.pairs}:
+            name = f's{stage}.loss_cls' if cascade else 'loss_cls'
             if name in losses:
                 losses[name] = losses[name] * (1 - factor * self.alpha)
 
     def losses(self, step: Step) -> dict[str, Tensor]:
         ours = step.layer(self.layer)
+        places = [self._foreground(step, i) if ours else None for i, _ in self.pairs]
+        counts = step.inputs.new_tensor([0 if rows is None else len(rows) for rows in places], dtype=torch.float32)
+        counts = reduce_mean(counts).clamp(min=1 / get_world_size())  # every rank asks, also one whose cascade has ended
         if not ours:
             return super().losses(step)
         theirs = step.source(self.source).layer(self.teacher_layer)
+        scales = getattr(step.student.roi_head, 'stage_loss_weights', None)  # the classes' loss is weighed by it too
         total = 0
-        for loss, adapter, (i, j) in zip(self._losses, self.adapters, self.pairs):
-            call = step.rcnn_call(i if len(box_heads(step.student)) > 1 else 0)
-            labels = call['result']['bbox_targets'][0]
-            classes = box_heads(step.student)[0].num_classes
-            foreground = ((labels >= 0) & (labels < classes)).nonzero().flatten()  # (F,)
-            total = total + loss(adapter(ours[i][foreground], target_size=()), theirs[j][foreground].detach())
+        for loss, adapter, (i, j), rows, count in zip(self._losses, self.adapters, self.pairs, places, counts):
+            compared = loss(adapter(ours[i][rows], target_size=()), theirs[j][rows].detach(), avg_factor=count)
+            total = total + (1.0 if scales is None else scales[self._stage(i)]) * compared
         return {self.names()[0]: total / len(self.pairs)}
+
+    def _foreground(self, step: Step, level: int) -> Tensor:
+        """Places (F,) of the RoIs that have an object, among those of a level's stage."""
+        stage = self._stage(level)
+        labels = step.rcnn_call(stage)['result']['bbox_targets'][0]  # (R,)
+        return places_of_all((labels >= 0) & (labels < box_heads(step.student)[stage].num_classes))[0]
