@@ -16,6 +16,7 @@ from ..heads.dense_outputs import DenseOutputs, score_factor_name
 from ..heads.dense_targets import DenseTargets
 from ..heads.towers import check_entry, towers_of
 from ..sources.passes import Pass
+from ..sources.recorded import RecordedTeacher
 from .compared import compared_by
 from .constants import CrossConstants, cross_constants
 from .dense import check_binary_classes, check_dense_pair, check_targets, hear_targets, student_outputs, student_targets
@@ -103,6 +104,8 @@ class CrossHead(DensePrediction):
 
     # -- before training --------------------------------------------------------------------------------------------
     def check(self, student: nn.Module, source: Any) -> None:
+        if isinstance(source, RecordedTeacher):
+            source.refuse(self)
         head, theirs = check_dense_pair(self.key, student, source)
         ours, others = towers_of(head, 'bbox_head'), towers_of(theirs, f'{source.key}.config')
         check_targets(self.key, student)
@@ -180,6 +183,9 @@ class CrossHead(DensePrediction):
         self.adapters[branch] = adapter
         self._plan.append(f'    {branch} tower: {channels} channels to {their_channels} through '
                           f'{type(adapter).__name__}')
+
+    def asks(self) -> None:
+        """It runs the teacher's head itself, on the student's features, which no record knows."""
 
     def layers(self) -> tuple[list[str], list[str]]:
         return tuple([path for branch in self._paths for path in self._paths[branch][side]] for side in (0, 1))

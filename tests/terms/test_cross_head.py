@@ -505,6 +505,12 @@ def test_what_cannot_work_is_refused_with_the_key(teacher, tmp_path):
         build(cfg, 1)
 
 
+def test_recorded_answers_cannot_teach_and_it_is_said_before_training(teacher, tmp_path):
+    """The teacher's head runs on the student's features; a record has no weights to do so."""
+    with pytest.raises(ConfigError, match=r'teacher.record: terms\[0\], CrossHead, runs the teacher itself'):
+        build(cross_cfg(dense('gfl'), teacher('gfl'), dict(SLOW, record=str(tmp_path))), 1)
+
+
 def test_a_student_with_nothing_to_teach_is_refused(teacher):
     model = build(cross_cfg(dense('gfl'), teacher('gfl')), 1)
     for part in (model.backbone, model.neck, *model.bbox_head.cls_convs[:2]):
