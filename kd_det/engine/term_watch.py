@@ -15,8 +15,9 @@ class TermWatch:
 
     Reported by name, once per occurrence, with the likely cause: a term that is missing, exactly zero or constant for
     ``patience`` steps in a row; one that is not finite; one above 100 times the task loss (what is left of the total
-    without the terms) for ``patience`` steps. After the first 50 steps the mean of each term is set beside the task
-    loss.
+    without the terms) for ``patience`` steps. After the first 50 steps in which a term has acted its mean is set beside
+    that of the task loss in these steps: a term that begins at a later epoch has its line then. Steps are batches, also
+    where gradients are accumulated over several.
 
     Args:
         patience (int): steps.
@@ -26,8 +27,7 @@ class TermWatch:
         self.patience = patience
         self._last: dict[str, float] = {}
         self._runs: defaultdict[tuple[str, str], int] = defaultdict(int)  # (term, what is odd) -> steps in a row
-        self._sums: defaultdict[str, float] = defaultdict(float)
-        self._task, self._steps = 0.0, 0
+        self._sizes: defaultdict[str, list[tuple[float, float]]] = defaultdict(list)  # (term, task) of its first steps
 
     def see(self, runner: Runner, names: list[str], outputs: dict) -> None:
         """After a step.
@@ -74,19 +74,21 @@ class TermWatch:
                                       f'iteration {runner.iter + 1})')
 
     def _sum_up(self, runner: Runner, values: dict[str, float], task: float) -> None:
-        if self._steps >= SIZES_AFTER:
-            return
-        self._steps += 1
-        self._task += task
+        ready = []
         for name, value in values.items():
-            if 'loss' in name:
-                self._sums[name] += value
-        if self._steps == SIZES_AFTER and self._sums:
-            of_task = f'; the task loss is {self._task / self._steps:.4g}'
-            sizes = ', '.join(f'{name} {total / self._steps:.4g}' + (f' ({total / self._task:.2g} times the task loss)'
-                                                                     if self._task > 0 else '')
-                              for name, total in self._sums.items())
-            runner.logger.info(f'Distillation terms, mean of the first {SIZES_AFTER} steps: {sizes}{of_task}')
+            sizes = self._sizes[name]
+            if 'loss' in name and len(sizes) < SIZES_AFTER:
+                sizes.append((value, task))
+                ready += [name] * (len(sizes) == SIZES_AFTER)
+        if not ready:
+            return
+        said, tasks = [], []  # terms that began together stand beside one task loss
+        for name in ready:
+            mean, beside = (sum(column) / SIZES_AFTER for column in zip(*self._sizes[name]))
+            said.append(f'{name} {mean:.4g}' + (f' ({mean / beside:.2g} times the task loss)' if beside > 0 else ''))
+            tasks.append(f'{beside:.4g}')
+        runner.logger.info(f'Distillation terms, mean of the first {SIZES_AFTER} steps: {", ".join(said)}; '
+                           f'the task loss is {" and ".join(dict.fromkeys(tasks))}')
 
 
 def _numbers(outputs: dict, names: list[str]) -> dict[str, float]:

@@ -10,6 +10,7 @@ from conftest import build, faster_rcnn_cfg, run_tool, save_checkpoint
 
 from kd_det.compat.checkpoint import load
 from kd_det.engine.distill_hook import DistillHook
+from kd_det.engine.term_watch import TermWatch
 from kd_det.errors import ConfigError
 
 
@@ -174,6 +175,22 @@ def test_the_size_of_terms_beside_the_task_is_said_after_fifty_steps(caplog):
     # mean of 4.0 and 4.5 is 4.25, of the task 2.0 and 1.5 it is 1.75
     assert said == ['Distillation terms, mean of the first 50 steps: loss_a 4.25 (2.4 times the task loss); '
                     'the task loss is 1.75']
+
+
+def test_a_term_that_begins_later_has_its_own_first_fifty_steps(caplog):
+    """Beside the task loss of these steps; 50 steps of which it acts in ten say nothing of it."""
+    caplog.set_level(logging.INFO, logger='kd_det_test_hook')
+    runner, seen = FakeRunner([]), TermWatch(patience=1000)
+    for i in range(95):
+        values = dict(loss_a=torch.tensor(1.0 + 0.01 * i), loss=torch.tensor(3.0 + 0.01 * i))
+        if i >= 40:
+            values.update(loss_b=torch.tensor(5.0), loss=torch.tensor(18.0 + 0.01 * i))
+        seen.see(runner, [name for name in ('loss_a', 'loss_b') if name in values], values)
+    sizes = [record.getMessage() for record in caplog.records if 'mean of' in record.getMessage()]
+    # loss_a: 1 + 0.01 * 24.5; task 2 in 40 steps, 12 in 10 of its first 50
+    assert sizes == ['Distillation terms, mean of the first 50 steps: loss_a 1.245 (0.31 times the task loss); the task '
+                     'loss is 4', 'Distillation terms, mean of the first 50 steps: loss_b 5 (0.42 times the task loss); '
+                     'the task loss is 12']
 
 
 def test_zeros_in_between_are_no_report(caplog):

@@ -1,6 +1,7 @@
 """Terms that stop, in a runner: from that epoch on the run is plain training, bit for bit; and what a run says of
 sizes.
 """
+import copy
 import re
 
 import pytest
@@ -90,14 +91,17 @@ def test_a_term_that_does_not_stop_trains_the_student_otherwise(run_config, tmp_
 
 
 def test_a_run_says_how_large_each_of_several_terms_is_beside_the_task_loss(run_config, tmp_path, monkeypatch):
+    """Of two teachers, with gradients that are accumulated over two batches."""
     monkeypatch.setattr(term_watch, 'SIZES_AFTER', 3)
     seen, see = [], TermWatch.see
     monkeypatch.setattr(TermWatch, 'see', lambda self, runner, names, outputs: (
         seen.append({name: float(value) for name, value in outputs.items()}), see(self, runner, names, outputs)))
     student, teacher = pair('gfl', tmp_path)
     cfg = student.copy()
-    cfg.update(student_type=student.type, type='Distiller', teacher=teacher, terms=[dict(type='LD'), PKD])
-    run_tool('train', run_config(cfg, extra=CLIPPED + 'log_level = \'INFO\'\n'), '--work-dir', str(tmp_path / 'run'))
+    cfg.update(student_type=student.type, type='Distiller', sources=dict(a=teacher, b=copy.deepcopy(teacher)),
+               terms=[dict(type='LD', source='a'), dict(PKD, source='b')])
+    extra = CLIPPED + 'log_level = \'INFO\'\noptim_wrapper.update(accumulative_counts=2)\n'
+    run_tool('train', run_config(cfg, extra=extra), '--work-dir', str(tmp_path / 'run'))
     said = re.findall(r'mean of the first 3 steps: (.*)', next((tmp_path / 'run').glob('*/*.log')).read_text())
     assert len(said) == 1
     names = ('loss_ld', 'loss_ld_vlr', 'loss_ld_cls', 'loss_hint_neck')
