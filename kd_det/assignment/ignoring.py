@@ -6,9 +6,13 @@ import torch
 from mmdet.models.task_modules.assigners import AssignResult, BaseAssigner
 from mmdet.registry import TASK_UTILS
 from mmdet.structures.bbox import bbox_overlaps, get_box_tensor
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import ConfigError
+
+DEAF = {'FCOSHead': 'has no assigner', 'YOLOXHead': 'takes every prior that is not positive for background',
+        'VFNetHead': 'takes every prior that is not positive for background'}
+"""Heads, and their subclasses, whose loss does not ask which priors an assigner ignores."""
 
 
 class IgnoringAssigner(BaseAssigner):
@@ -20,7 +24,9 @@ class IgnoringAssigner(BaseAssigner):
     Args:
         assigner (dict): the assigner that the config has.
         iof (float): a prior takes no part if more than this part of its area lies in one ignored region, in (0, 1).
-        points (bool): priors are points (FCOS, RTMDet, YOLOX), which take no part inside a region.
+        points (bool): priors are points (RTMDet), which take no part inside a region.
+
+    :data:`DEAF` heads do not ask which priors are ignored; see :func:`check_ignoring`.
     """
 
     def __init__(self, assigner: dict, iof: float = 0.5, points: bool = False) -> None:
@@ -52,3 +58,26 @@ class IgnoringAssigner(BaseAssigner):
         if name == 'assigner':
             raise AttributeError(name)
         return getattr(self.assigner, name)
+
+
+def check_ignoring(model: nn.Module) -> None:
+    """Refuse a detector that has an :class:`IgnoringAssigner` and a head that does not ask it: what lies in ignored
+    regions would be background there, and nothing would say so.
+
+    Raises:
+        ConfigError: naming the head.
+    """
+    for name in ('rpn_head', 'bbox_head'):
+        head = getattr(model, name, None)
+        deaf = next((base.__name__ for base in type(head).__mro__ if base.__name__ in DEAF), None)
+        if deaf and _named(getattr(head, 'train_cfg', None)):
+            raise ConfigError(f'{name}.train_cfg: IgnoringAssigner, and {type(head).__name__} {DEAF[deaf]}, so that '
+                              'ignored regions would teach background; leave it out and label without an ignore band '
+                              '(kd-det pseudo-label --ignore-from 1), or take another head')
+
+
+def _named(cfg: Any) -> bool:
+    """Whether an :class:`IgnoringAssigner` stands anywhere in a config."""
+    if isinstance(cfg, dict):
+        return cfg.get('type') in ('IgnoringAssigner', IgnoringAssigner) or any(map(_named, cfg.values()))
+    return isinstance(cfg, (list, tuple)) and any(map(_named, cfg))

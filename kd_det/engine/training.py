@@ -4,10 +4,12 @@ from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
+from ..assignment.ignoring import check_ignoring
 from ..compat.checkpoint import load
 from ..config import resume_from
 from .checkpoint_files import latest_whole, write_checkpoints_whole
 from .data_check import check_data, report
+from .distill_hook import distiller_of
 from .distributed import leave
 from .finite_hook import FiniteHook
 from .interrupt_hook import InterruptHook
@@ -34,6 +36,7 @@ def prepared_runner(cfg: Config, resume: str | None = None, anyway: bool = False
     findings = check_data(cfg, ('train_dataloader', 'val_dataloader'))
     runner = Runner.from_cfg(cfg) if 'runner_type' not in cfg else RUNNERS.build(cfg)
     report(findings, runner.logger)
+    check_ignoring(distiller_of(runner))
     check_unlabelled(runner)
     write_checkpoints_whole(runner)
     seeds = SeedHook()

@@ -5,10 +5,11 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import build, faster_rcnn_cfg, losses_of, make_batch, save_checkpoint, total
+from conftest import build, faster_rcnn_cfg, losses_of, make_batch, run_tool, save_checkpoint, total
 from dense_detectors import dense_cfg
+from mmengine.config import ConfigDict
 
-from kd_det.errors import DataError
+from kd_det.errors import ConfigError, DataError
 from kd_det.pseudo.fusion import fuse
 from kd_det.pseudo.labelling import Labeller, Teacher, label_folder
 from kd_det.pseudo.thresholds import ClassThreshold, choose, table
@@ -138,8 +139,8 @@ def test_a_real_teacher_labels_in_the_images_own_pixels(folder, run_config):
 
 # -- ignored regions in training
 # -------------------------------------------------------------------------------------------
-@pytest.mark.parametrize('kind', ['two_stage', 'retinanet', 'atss', 'rtmdet'])
-def test_ignored_regions_give_no_gradient(kind):
+@pytest.mark.parametrize('kind', ['two_stage', 'retinanet', 'atss', 'gfl', 'paa', 'tood', 'ddod', 'rtmdet'])
+def test_ignored_regions_give_no_gradient(kind, late_epoch):
     """The whole image is one ignored region: what is in it is neither object nor background."""
     if kind == 'two_stage':
         cfg = faster_rcnn_cfg()
@@ -147,7 +148,6 @@ def test_ignored_regions_give_no_gradient(kind):
             stage.assigner = dict(type='IgnoringAssigner', assigner=stage.assigner)
     else:
         cfg = dense_cfg(kind)
-        cfg.type = dict(retinanet='RetinaNet', atss='ATSS', rtmdet='RTMDet')[kind]
         cfg.train_cfg.assigner = dict(type='IgnoringAssigner', assigner=cfg.train_cfg.assigner, points=kind == 'rtmdet')
     gradients = []
     for ignored in (False, True):
@@ -160,3 +160,15 @@ def test_ignored_regions_give_no_gradient(kind):
         total(losses).backward()
         gradients.append(max(float(p.grad.abs().max()) for p in model.parameters() if p.grad is not None))
     assert gradients[0] > 0 and gradients[1] == 0
+
+
+@pytest.mark.parametrize('kind, why', [('fcos', 'FCOSHead has no assigner'), ('yolox', 'YOLOXHead takes every prior'),
+                                       ('vfnet', 'VFNetHead takes every prior')])
+def test_heads_that_do_not_ask_what_is_ignored_are_refused(kind, why, run_config, tmp_path):
+    """There the band would be background: a region over the whole image leaves their gradient as it is."""
+    cfg = dense_cfg(kind)
+    ignoring = dict(type='IgnoringAssigner', points=kind != 'vfnet', assigner=(cfg.train_cfg or {}).get('assigner') or dict(
+        type='MaxIoUAssigner', pos_iou_thr=0.5, neg_iou_thr=0.4))
+    cfg.train_cfg = ConfigDict(assigner=ignoring, allowed_border=-1, pos_weight=-1, debug=False)
+    with pytest.raises(ConfigError, match=f'bbox_head.train_cfg: IgnoringAssigner, and {why}'):
+        run_tool('train', run_config(cfg), '--work-dir', str(tmp_path / 'run'))
