@@ -29,6 +29,9 @@ def hint_loss(
     and teacher. A hint that is all zero has no scale and is compared unscaled. The paper writes the norm without
     normalisation.
 
+    The means are over the batch of one process. With ``scale_free`` the divisor is a statistic of that batch, and four
+    images are not the mean of two and two; without it they are, where each has equally many places.
+
     Args:
         guided: (N, C, H, W), (N, C) or any other shape, after its adapter.
         hint: the same shape, detached.
