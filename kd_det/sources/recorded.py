@@ -105,8 +105,8 @@ class RecordedTeacher(FrozenTeacher):
 
     def refuse(self, term: Any) -> None:
         """Raises :class:`ConfigError`, for a term that would run the network."""
-        raise ConfigError(f'{self.key}.record: {term.key}, {type(term).__name__}, runs the teacher itself, not only what '
-                          'can be recorded of a view; take record out, or give the term a source of its own')
+        raise ConfigError(f'{self.key}.record: {term.key}, {type(term).__name__}, runs the teacher itself, not only '
+                          'what can be recorded of a view; take record out, or give the term a source of its own')
 
     def probe(self, paths: Collection[str]) -> None:
         known = {path: self.shards.shapes.get(self._shape_name(path)) for path in paths}

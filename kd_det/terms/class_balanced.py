@@ -66,8 +66,8 @@ class ClassBalancedDistillation(Hint):
         for name, path, found in (('layer', self.layer, student.layer_shapes), ('teacher_layer', self.teacher_layer,
                                                                                 source.shapes)):
             if any(len(shape) != 2 for shape in found[path].levels):
-                raise ConfigError(f'{self.key}.{name}: {path!r} gives {found[path].levels}; the cosine is of one vector a '
-                                  'RoI, (R, C), as fully connected layers give it')
+                raise ConfigError(f'{self.key}.{name}: {path!r} gives {found[path].levels}; the cosine is of one '
+                                  'vector a RoI, (R, C), as fully connected layers give it')
         super().connect(student, source)
 
     def names(self) -> list[str]:
@@ -77,7 +77,7 @@ class ClassBalancedDistillation(Hint):
         """The R-CNN stage that gives a level of the layer: a cascade's box head names it, what all stages share gives
         one level for each.
         """
-        named = [part for part in self.layer.split('.')[2:3] if part.isdigit()]  # 'roi_head.bbox_head.1.shared_fcs.1'
+        named = [part for part in self.layer.split('.')[2:3] if part.isdigit()]  # 'roi_head.bbox_head.1.shared_fcs'
         return int(named[0]) if named else level
 
     def adjust(self, step: Step, losses: dict[str, Any], factor: float) -> None:
@@ -91,7 +91,7 @@ class ClassBalancedDistillation(Hint):
         ours = step.layer(self.layer)
         places = [self._foreground(step, i) if ours else None for i, _ in self.pairs]
         counts = step.inputs.new_tensor([0 if rows is None else len(rows) for rows in places], dtype=torch.float32)
-        counts = reduce_mean(counts).clamp(min=1 / get_world_size())  # every rank asks, also one whose cascade has ended
+        counts = reduce_mean(counts).clamp(min=1 / get_world_size())  # asked by every rank, its cascade ended or not
         if not ours:
             return super().losses(step)
         theirs = step.source(self.source).layer(self.teacher_layer)

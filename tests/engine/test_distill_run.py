@@ -188,9 +188,9 @@ def test_a_term_that_begins_later_has_its_own_first_fifty_steps(caplog):
         seen.see(runner, [name for name in ('loss_a', 'loss_b') if name in values], values)
     sizes = [record.getMessage() for record in caplog.records if 'mean of' in record.getMessage()]
     # loss_a: 1 + 0.01 * 24.5; task 2 in 40 steps, 12 in 10 of its first 50
-    assert sizes == ['Distillation terms, mean of the first 50 steps: loss_a 1.245 (0.31 times the task loss); the task '
-                     'loss is 4', 'Distillation terms, mean of the first 50 steps: loss_b 5 (0.42 times the task loss); '
-                     'the task loss is 12']
+    begin = 'Distillation terms, mean of the first 50 steps: '
+    assert sizes == [f'{begin}loss_a 1.245 (0.31 times the task loss); the task loss is 4',
+                     f'{begin}loss_b 5 (0.42 times the task loss); the task loss is 12']
 
 
 def test_zeros_in_between_are_no_report(caplog):

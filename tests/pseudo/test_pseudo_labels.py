@@ -167,8 +167,8 @@ def test_ignored_regions_give_no_gradient(kind, late_epoch):
 def test_heads_that_do_not_ask_what_is_ignored_are_refused(kind, why, run_config, tmp_path):
     """There the band would be background: a region over the whole image leaves their gradient as it is."""
     cfg = dense_cfg(kind)
-    ignoring = dict(type='IgnoringAssigner', points=kind != 'vfnet', assigner=(cfg.train_cfg or {}).get('assigner') or dict(
-        type='MaxIoUAssigner', pos_iou_thr=0.5, neg_iou_thr=0.4))
+    own = (cfg.train_cfg or {}).get('assigner') or dict(type='MaxIoUAssigner', pos_iou_thr=0.5, neg_iou_thr=0.4)
+    ignoring = dict(type='IgnoringAssigner', points=kind != 'vfnet', assigner=own)
     cfg.train_cfg = ConfigDict(assigner=ignoring, allowed_border=-1, pos_weight=-1, debug=False)
     with pytest.raises(ConfigError, match=f'bbox_head.train_cfg: IgnoringAssigner, and {why}'):
         run_tool('train', run_config(cfg), '--work-dir', str(tmp_path / 'run'))

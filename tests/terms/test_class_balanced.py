@@ -137,8 +137,8 @@ def test_in_a_cascade_the_stage_that_the_layer_names_is_taught(tmp_path):
     for stage, weight in enumerate((1, 0.75, 1)):
         assert float(found[f's{stage}.loss_cls']) == pytest.approx(weight * float(plain[f's{stage}.loss_cls'])), stage
     rows = []
-    model.terms[0]._losses[0].forward = lambda ours, theirs, avg_factor: rows.append((len(ours), float(avg_factor))) or (
-        ours.sum() * 0 + 1)
+    model.terms[0]._losses[0].forward = lambda ours, theirs, avg_factor: rows.append(
+        (len(ours), float(avg_factor))) or ours.sum() * 0 + 1
     again = losses_of(model, make_batch(objects=(3, 2)))
     wanted = [int((one < 2).sum()) for one in labels[:3]]
     assert wanted[0] == 0 < wanted[1] and rows == [(wanted[1], wanted[1])]
