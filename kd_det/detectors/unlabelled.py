@@ -25,9 +25,9 @@ class Unlabelled:
     objects in them is taken out before any term looks. The student's batch norms see both batches, one after the other.
     Losses are logged with ``unlabelled.`` before their names.
 
-    Which terms act follows from the terms: hints (all but FGD's), dense soft labels, Chen's soft class losses at the
-    teacher's proposals. ``images='labelled'`` or ``'unlabelled'`` of a term restricts it. RoIs are the proposals of the
-    teacher of the first term that looks at the box heads.
+    Which terms act follows from the terms: hints (all but FGD's), BCKD, CrossKD, soft labels, LD's valuable region,
+    pseudo-labels, Chen's soft class losses at the teacher's proposals. ``images='labelled'`` or ``'unlabelled'`` of a
+    term restricts it. RoIs are the proposals of the teacher of the first term that looks at the box heads.
 
     The run's ``unlabelled_dataloader`` brings the batches, one for each labelled one
     (:class:`kd_det.engine.unlabelled_hook.UnlabelledHook`).
@@ -111,7 +111,7 @@ class Unlabelled:
                 where = 'act on both' if term.acts_on(labelled=True) else 'act on unlabelled images only'
                 lines.append(f'    {term.key}: {", ".join(term.unlabelled_names())} {where}')
             else:
-                why = ', which it needs' if term.needs_labels else ''
+                why = f', which it needs: {term.needs_labels}' if term.needs_labels else ''
                 lines.append(f'    {term.key}: {names or type(term).__name__} on images with labels only{why}')
         return lines
 

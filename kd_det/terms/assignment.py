@@ -52,7 +52,7 @@ class LabelAssignment(Term):
     Source: Nguyen et al., "Improving Object Detection by Label Assignment Distillation", WACV 2022.
     """
 
-    needs_labels = True
+    needs_labels = 'which priors serve which of its objects is all that is taught'
     compares_classes = True
 
     def __init__(self, box_loss_average: str | None = None, dynamic_from_start: bool = True, copy_quality: bool = False,

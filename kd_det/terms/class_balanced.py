@@ -40,7 +40,7 @@ class ClassBalancedDistillation(Hint):
     Source: Iscen et al., BMVC 2021 (arXiv 2104.05279), eq. 3 and 4.
     """
 
-    needs_labels = True
+    needs_labels = 'features are compared at the RoIs that it makes foreground'
 
     def __init__(self, layer: str = 'roi_head.bbox_head.shared_fcs.1', alpha: float = 0.4, beta: float = 100.0,
                  **hint: Any) -> None:

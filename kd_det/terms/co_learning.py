@@ -47,7 +47,7 @@ class CoLearning(Term):
     Source: Nguyen et al., "Improving Object Detection by Label Assignment Distillation", WACV 2022.
     """
 
-    needs_labels = True
+    needs_labels = 'which priors serve which of its objects is all that is taught'
     compares_classes = True
     source_kind = 'peer'
 

@@ -13,7 +13,6 @@ from ..arguments import one_of, positive_int
 from ..build import build, checked
 from ..errors import ConfigError
 from ..heads.dense_outputs import DenseOutputs, score_factor_name
-from ..heads.dense_targets import DenseTargets
 from ..heads.towers import check_entry, towers_of
 from ..sources.passes import Pass
 from ..sources.recorded import RecordedTeacher
@@ -21,7 +20,8 @@ from .compared import compared_by
 from .constants import CrossConstants, cross_constants
 from .dense import check_binary_classes, check_dense_pair, check_targets, hear_targets, student_outputs, student_targets
 from .dense_prediction import DensePrediction
-from .step import Step
+from .seen import expected_positives, priors_inside
+from .step import Step, UnlabelledStep
 
 PARTS = dict(cls='logits', bbox='regression', score_factor='factor')  # part -> what of DenseOutputs it compares
 NORMALISERS = ('weights', 'centerness')
@@ -51,6 +51,10 @@ class CrossHead(DensePrediction):
 
     :func:`~kd_det.adapters.align_scale.align_scale` takes its statistics over the batch of one process: the terms
     depend on what a batch holds, and four images are not two and two.
+
+    On images without labels N is what the teacher expects, the sum over priors of its largest score (mean over ranks,
+    at least 1), the sum of the centerness targets that of v times the teacher's centerness, and priors whose centre
+    lies in the padding take no part. L_factor, which is of positives, is left out.
 
     Heads: RetinaNet, FCOS, ATSS, GFL, PAA, DDOD, RTMDet, YOLOX and their subclasses, of which teacher and student may
     have different ones with the same priors; see :data:`kd_det.heads.towers.TOWERS`. For several teachers give a term
@@ -209,32 +213,56 @@ class CrossHead(DensePrediction):
     # -- the step ---------------------------------------------------------------------------------------------------
     def around(self, step: Step) -> None:
         hear_targets(step)
-        if self.bbox is not None and self.box_normaliser == 'centerness':
+        if self._by_centerness:
             self._centerness(step)
 
     def losses(self, step: Step) -> dict[str, Tensor]:
         targets, source = student_targets(step), step.source(self.source)
         teacher = self.teacher_outputs(student_outputs(step), source)
         crossed = self._crossed(step, source)
-        cls = bbox = factor = None
-        if self.cls is not None:
-            cls = self.compare_classes(crossed.logits, teacher.logits, None, targets.normaliser, targets.label_weights)
-        if self.bbox is not None:
-            bbox = self._box_loss(step, crossed, teacher, targets.box)
-        if self.score_factor is not None:
-            factor = self.compare_factors(crossed, teacher, targets.box)
+        centerness = torch.stack(self._centerness(step)).sum() if self._by_centerness else None
+        cls, bbox = self._dense(crossed, teacher, targets.label_weights, targets.normaliser,
+                                targets.box.label_weights, centerness)
+        factor = None if self.score_factor is None else self.compare_factors(crossed, teacher, targets.box)
         return self.named(cls, bbox, factor)
 
-    def _box_loss(self, step: Step, crossed: DenseOutputs, teacher: DenseOutputs, targets: DenseTargets) -> Tensor:
-        weight = (teacher.logits.float().sigmoid().amax(2) * (targets.label_weights > 0)).flatten()  # (N P,)
+    def unlabelled_losses(self, step: UnlabelledStep) -> dict[str, Tensor]:
+        student, source = student_outputs(step), step.source(self.source)
+        teacher = self.teacher_outputs(student, source)
+        inside = priors_inside(student.priors, step.samples)  # (N, P)
+        centerness = None
+        if self._by_centerness:
+            sure = 1.0 if teacher.factor is None else teacher.factor.float().sigmoid()     # (N, P)
+            centerness = (teacher.logits.float().sigmoid().amax(2) * sure * inside).sum()
+        cls, bbox = self._dense(self._crossed(step, source), teacher, inside, expected_positives(teacher, None, inside),
+                                inside, centerness)
+        return {name: value for name, value in self.named(cls, bbox, None).items() if value is not None}
+
+    @property
+    def _by_centerness(self) -> bool:
+        return self.bbox is not None and self.box_normaliser == 'centerness'
+
+    def _dense(self, crossed: DenseOutputs, teacher: DenseOutputs, weights: Tensor, positives: Tensor,
+               box_weights: Tensor, centerness: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        """Class part and box part, None where off; by ``centerness``, or None: by the sum of v, are boxes divided."""
+        cls = bbox = None
+        if self.cls is not None:
+            cls = self.compare_classes(crossed.logits, teacher.logits, None, positives, weights)
+        if self.bbox is not None:
+            bbox = self._box_loss(crossed, teacher, box_weights > 0, centerness)
+        return cls, bbox
+
+    def _box_loss(self, crossed: DenseOutputs, teacher: DenseOutputs, taking_part: Tensor,
+                  centerness: Tensor | None) -> Tensor:
+        weight = (teacher.logits.float().sigmoid().amax(2) * taking_part).flatten()  # (N P,)
         distributions = compared_by(self.bbox) == 'distributions'
         if not distributions:
             rows, goals = (side.all_boxes().flatten(0, 1) for side in (crossed, teacher))  # (N P, 4)
             weight = weight * (goals[:, 2:] > goals[:, :2]).all(1)
-        if self.box_normaliser == 'centerness':
-            normaliser = reduce_mean(torch.stack(self._centerness(step)).sum()).clamp(min=1)
-        else:
+        if centerness is None:
             normaliser = reduce_mean(weight.sum()).clamp(min=1e-6)
+        else:
+            normaliser = reduce_mean(centerness).clamp(min=1)
         if not distributions:
             return self.compare_boxes(rows, goals, weight, normaliser)
         # (N P, 4, bins)
@@ -255,7 +283,7 @@ class CrossHead(DensePrediction):
                 features = [level for path in theirs for level in source.layer(path)]
                 if branch in self._towers:
                     features = [align_scale(self._mapped(branch, level), feature) for level, feature in zip(
-                        (level for path in ours for level in step.captured.levels(path)), features, strict=True)]
+                        (level for path in ours for level in step.layer(path)), features, strict=True)]
                 stack.enter_context(tower.entered_after(self.teacher_k, features))
             return source.dense_again()
 
@@ -264,7 +292,7 @@ class CrossHead(DensePrediction):
 
     def examine(self, step: Step) -> None:
         for branch in self._towers:
-            if not any(level.requires_grad for path in self._paths[branch][0] for level in step.captured.levels(path)):
+            if not any(level.requires_grad for path in self._paths[branch][0] for level in step.layer(path)):
                 raise ConfigError(f'{self.key}: nothing that trains lies before convolution {self.k} of the student\'s '
                                   f'{branch} tower (frozen_stages, requires_grad=False, with_cp=True); there is '
                                   'nothing to teach')

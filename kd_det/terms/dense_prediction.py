@@ -32,14 +32,16 @@ class DensePrediction(Term):
     Attributes:
         tag: ends the names of its losses in the log.
         kinds: what the loss of each part has to compare.
+        factor_is_of_positives: whether the third part is for the positives of the student's assigner alone, so that it
+            is left out on images without labels.
         cls, bbox, score_factor: the losses; None where a part is off.
         factor_name: what the third branch estimates; None: there is none.
     """
 
-    needs_labels = True
     takes_several = True
     compares_classes = True
     tag: str
+    factor_is_of_positives = True
     kinds: dict[str, str | tuple[str, ...]] = dict(cls='scores', bbox='decoded boxes', score_factor='scores')
 
     def __init__(self, cls: dict | str | None = 'auto', bbox: dict | str | None = 'auto',
@@ -103,6 +105,15 @@ class DensePrediction(Term):
         """(name in the log, loss) of the parts that are on."""
         parts = (('cls', self.cls), ('bbox', self.bbox), (self.factor_name, self.score_factor))
         return [(name, loss) for name, loss in parts if loss is not None]
+
+    @property
+    def needs_labels(self) -> str:
+        alone = self.factor_is_of_positives and self.cls is None and self.bbox is None
+        return f'its {self.factor_name} part is of the positives of the student\'s assigner' if alone else ''
+
+    def unlabelled_names(self) -> list[str]:
+        return [f'loss_{what}_{self.tag}{self.suffix}' for what, loss in self.parts()
+                if loss is not self.score_factor or not self.factor_is_of_positives]
 
     # -- the step ---------------------------------------------------------------------------------------------------
     def around(self, step: Step) -> None:

@@ -113,7 +113,7 @@ class Hint(Term):
             self.adapters.append(self._bridge(i, j))
             self._losses.append(self._loss_of(theirs[j]))
             if getattr(self._losses[-1], 'needs_boxes', False):
-                self.needs_labels = True
+                self.needs_labels = 'its masks are boxes of objects'
 
     def _finer_pairs(self) -> list[tuple[int, int]]:
         ours, theirs = self.student_shapes, self.teacher_shapes

@@ -7,7 +7,7 @@ from mmdet.utils import reduce_mean
 from mmengine.dist import get_world_size
 from torch import Tensor, nn
 
-from ..arguments import at_most_one, one_of, positive, positive_int
+from ..arguments import at_most_one, fraction, one_of, positive, positive_int
 from ..assignment.valuable_region import valuable_region
 from ..build import checked
 from ..errors import ConfigError
@@ -17,7 +17,8 @@ from .compared import build_loss, is_off
 from .constants import localisation_constants
 from .dense import check_dense_pair, check_targets, dense_head, hear_targets, student_outputs, student_targets
 from .places import places_of_all
-from .step import Step
+from .seen import priors_inside, seen_boxes
+from .step import Step, UnlabelledStep
 from .term import Term
 
 PARTS = ('main', 'vlr', 'cls')
@@ -48,6 +49,11 @@ class LD(Term):
     **Classes.** The released class loss is a mean over COCO's classes; with its weight of 10 one of 3 classes would
     count 27 times what one of 80 does. The default weight is therefore 10 C / 80, which is the released one on COCO.
 
+    **Images without labels.** ``main`` and ``cls`` are of the positives of the student's assigner and are left out.
+    ``vlr`` acts around the boxes that the teacher sees (:func:`kd_det.terms.seen.seen_boxes`, from ``seen_from`` on) in
+    the place of the objects, at priors whose centre lies in the image, and is divided by images as above, whichever
+    normaliser is chosen.
+
     A level's positives, which divide ``cls``, are averaged over ranks as well. Every value is therefore the same for a
     batch on one process or split over ranks.
 
@@ -59,6 +65,8 @@ class LD(Term):
         topk (int): ATSS' candidates per level.
         normaliser (str): 'images' or 'positives'.
         positives (float | None): for 'positives'.
+        seen_from (float): the score from which on the teacher's box stands for an object of an image without labels;
+            0.3, which is ours.
         **term: see :class:`kd_det.terms.term.Term`.
 
     What is not given of the losses is in :data:`kd_det.terms.constants.LOCALISATION`, and the plan prints it.
@@ -70,14 +78,13 @@ class LD(Term):
     constants of its released configurations.
     """
 
-    needs_labels = True
     main: nn.Module | None
     vlr: nn.Module | None
     cls: nn.Module | None
 
     def __init__(self, main: dict | str | None = 'default', vlr: dict | str | None = 'default',
                  cls: dict | str | None = 'default', alpha: float = 0.25, topk: int = 9, normaliser: str = 'images',
-                 positives: float | None = None, **term: Any) -> None:
+                 positives: float | None = None, seen_from: float = 0.3, **term: Any) -> None:
         super().__init__(**term)
         self._cfgs = dict(main=main, vlr=vlr, cls=cls)
         for part, cfg in self._cfgs.items():
@@ -95,6 +102,7 @@ class LD(Term):
                                  'with normaliser=\'images\' shows as ld_positives_of_two_images' if positives is None
                                  else 'it is for normaliser=\'positives\''))
         self.positives = positives
+        self.seen_from = checked(f'{self.key}.seen_from', fraction, seen_from)
         self.main = self.vlr = self.cls = None
 
     # -- before training --------------------------------------------------------------------------------------------
@@ -136,19 +144,42 @@ class LD(Term):
         return [name + self.suffix for part, name in zip(PARTS, ('loss_ld', 'loss_ld_vlr', 'loss_ld_cls'))
                 if getattr(self, part) is not None]
 
+    @property
+    def needs_labels(self) -> str:
+        return '' if self.vlr is not None else 'its parts are of the positives of the student\'s assigner'
+
+    def unlabelled_names(self) -> list[str]:
+        return ['loss_ld_vlr' + self.suffix]
+
     # -- the step ---------------------------------------------------------------------------------------------------
     def around(self, step: Step) -> None:
         hear_targets(step)
 
-    def losses(self, step: Step) -> dict[str, Tensor]:
+    def _sides(self, step: Step) -> tuple[DenseOutputs, DenseOutputs]:
+        """What student and teacher say of the batch."""
         teacher, student = step.source(self.source).dense_outputs(), student_outputs(step)
         if student.regression.shape != teacher.regression.shape:
             raise RuntimeError(f'the student has edges {tuple(student.regression.shape)} (images, priors, 4 * bins), '
                                f'the teacher {tuple(teacher.regression.shape)}; both need the same padding '
                                '(data_preprocessor.pad_size_divisor)')
+        return student, teacher
+
+    def losses(self, step: Step) -> dict[str, Tensor]:
+        student, teacher = self._sides(step)
         objects = [get_box_tensor(sample.gt_instances.bboxes) for sample in step.samples]
         found = self.compare(student, teacher, student_targets(step), objects)
         return {name + self.suffix: value for name, value in found.items()}
+
+    def unlabelled_losses(self, step: UnlabelledStep) -> dict[str, Tensor]:
+        student, teacher = self._sides(step)
+        with torch.no_grad():
+            inside = priors_inside(student.priors, step.samples)  # (N, P)
+            seen = seen_boxes(teacher, None, inside, self.seen_from)
+            region = self._region(student, inside, seen).flatten()
+            index = places_of_all(region > 0)[0]
+            images = reduce_mean(region.new_tensor(float(len(step.samples))))
+        value = self.vlr(*_edges(student, teacher, index), weight=region[index], avg_factor=images / 2)
+        return {f'loss_ld_vlr{self.suffix}': value}
 
     def compare(self, student: DenseOutputs, teacher: DenseOutputs, targets: DenseTargets,
                 objects: list[Tensor]) -> dict:
@@ -166,7 +197,7 @@ class LD(Term):
             chosen, normaliser, per_level, pairs = self._counts(targets)
             places = [chosen.flatten()]
             if self.vlr is not None:
-                region = self._region(student, targets, objects)  # (N, P)
+                region = self._region(student, targets.label_weights, objects)  # (N, P)
                 places.append(region.flatten() > 0)
             index, *rest = places_of_all(*places)
         losses = {}
@@ -195,10 +226,10 @@ class LD(Term):
         normaliser = images / 2 if self.normaliser == 'images' else total.clamp(min=1 / ranks) / self.positives
         return chosen, normaliser, levels.clamp(min=1 / ranks), pairs
 
-    def _region(self, student: DenseOutputs, targets: DenseTargets, objects: list[Tensor]) -> Tensor:
-        return torch.stack([valuable_region(student.priors, targets.level_sizes, weights > 0, boxes, self.alpha,
-                                            self.topk)
-                            for weights, boxes in zip(targets.label_weights, objects)])
+    def _region(self, student: DenseOutputs, weights: Tensor, objects: list[Tensor]) -> Tensor:
+        """(N, P), around ``objects`` (G, 4) of each image, of priors with ``weights`` (N, P) above 0."""
+        return torch.stack([valuable_region(student.priors, student.level_sizes, fits, boxes, self.alpha, self.topk)
+                            for fits, boxes in zip(weights > 0, objects)])
 
     def describe(self) -> list[str]:
         parts = [(name, getattr(self, part)) for part, name in zip(PARTS, (

@@ -3,12 +3,12 @@
 from typing import Any
 
 import torch
-from mmdet.utils import reduce_mean
 from torch import Tensor, nn
 
 from ..heads.dense_outputs import DenseOutputs
 from .dense import check_binary_classes, check_targets, hear_targets, student_outputs, student_targets
 from .dense_prediction import DensePrediction
+from .seen import expected_positives, priors_inside
 from .step import Step, UnlabelledStep
 
 
@@ -64,15 +64,6 @@ class BCKD(DensePrediction):
         check_targets(self.key, student)
         self._head = type(student.bbox_head).__name__
 
-    @property
-    def needs_labels(self) -> bool:
-        """The third part alone is for objects."""
-        return self.cls is None and self.bbox is None
-
-    def unlabelled_names(self) -> list[str]:
-        return [f'loss_{part}_{self.tag}{self.suffix}' for part, loss in (('cls', self.cls), ('bbox', self.bbox))
-                if loss is not None]
-
     def around(self, step: Step) -> None:
         hear_targets(step)
 
@@ -122,25 +113,6 @@ def score_distance(student: DenseOutputs, teacher: DenseOutputs, known: Tensor |
         apart = theirs.float().sigmoid().sub_(ours.float().sigmoid()).abs_()
         found.append((apart if known is None else apart[:, known.to(apart.device)]).amax(1))
     return torch.stack(found)
-
-
-@torch.no_grad()
-def expected_positives(teacher: DenseOutputs, known: Tensor | None, inside: Tensor) -> Tensor:
-    """How many priors the teacher expects to serve an object: the sum of its largest scores over priors ``inside`` (N,
-    P), averaged over ranks, at least 1.
-    """
-    scores = teacher.logits.float().sigmoid()  # (N, P, C)
-    best = (scores if known is None else scores[..., known.to(scores.device)]).amax(-1)
-    return reduce_mean((best * inside).sum()).clamp(min=1)
-
-
-def priors_inside(priors: Tensor, samples: list) -> Tensor:
-    """Whether the centre of each prior, anchor (P, 4) or point (P, 2), lies in the image and not in its padding: float
-    (N, P).
-    """
-    centres = priors[:, :2] if priors.shape[1] == 2 else (priors[:, :2] + priors[:, 2:4]) / 2  # (P, 2), x and y
-    sizes = priors.new_tensor([sample.metainfo['img_shape'][1::-1] for sample in samples])      # (N, 2), w and h
-    return ((centres >= 0) & (centres < sizes[:, None])).all(-1).to(priors.dtype)
 
 
 def _settings(loss: nn.Module) -> str:

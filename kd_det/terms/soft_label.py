@@ -12,7 +12,8 @@ from ..errors import ConfigError
 from .dense import student_outputs
 from .dense_prediction import DensePrediction
 from .schedule import training_progress
-from .step import Step
+from .seen import priors_inside, seen_boxes
+from .step import Step, UnlabelledStep
 
 
 class SoftLabel(DensePrediction):
@@ -24,6 +25,9 @@ class SoftLabel(DensePrediction):
         L_bbox = w_box / Z * sum over S of m_i * GIoULoss(student's box i, teacher's box i)
         L_iou  = w_iou / Z * sum over S of FocalKL of the centerness or IoU branch
 
+    On images without labels the boxes that the teacher sees (:func:`kd_det.terms.seen.seen_boxes`, from ``seen_from``
+    on) stand for the ground truths, and all three parts act; ``anneal`` weakens them there as well.
+
     For every head that :mod:`kd_det.heads.dense_outputs` can read, static assigners included (RetinaNet, ATSS, GFL,
     FCOS, PAA, DDOD, TOOD, RTMDet, YOLOX).
 
@@ -34,6 +38,8 @@ class SoftLabel(DensePrediction):
         score_factor (dict | None | 'auto'): the branch beside the classes, ``FocalKLLoss`` of weight
             10. 'auto': where both heads have the same one.
         min_iou (float): 0.5 in the paper's text; its released soft-label run used 0.1.
+        seen_from (float): the score from which on the teacher's box stands for an object of an image without labels;
+            0.3, which is ours. It decides S and Z there; the class part is over all priors in any case.
         anneal (bool): l = the part of training that is over weighs the student's own losses, 1 - l the soft labels:
             from pure distillation to plain training (Clark et al. 2019, BAM, arXiv 1907.04829). Needs
             ground_truth=True.
@@ -47,13 +53,15 @@ class SoftLabel(DensePrediction):
     """
 
     tag = 'distill'
+    factor_is_of_positives = False
 
     def __init__(self, cls: dict | str | None = 'auto', bbox: dict | str | None = 'auto',
                  score_factor: dict | str | None = 'auto', min_iou: float = 0.5, beside_lad: bool = False,
-                 anneal: bool = False, **term: Any) -> None:
+                 anneal: bool = False, seen_from: float = 0.3, **term: Any) -> None:
         super().__init__(cls, bbox, score_factor, **term)
         self.anneal = checked(f'{self.key}.anneal', boolean, anneal)
         self.min_iou, self._beside_lad = checked(f'{self.key}.min_iou', fraction, min_iou), beside_lad
+        self.seen_from = checked(f'{self.key}.seen_from', fraction, seen_from)
 
     def defaults(self, use_sigmoid: bool) -> dict[str, dict]:
         return dict(cls=dict(type='FocalKLLoss', use_sigmoid=use_sigmoid,
@@ -89,11 +97,22 @@ class SoftLabel(DensePrediction):
                 losses[name] = [v * weight for v in value] if isinstance(value, list) else value * weight
 
     def losses(self, step: Step) -> dict[str, Tensor]:
+        known = step.source(self.source).known
+        return self._compare(step, [get_box_tensor(_of_known(sample.gt_instances, known).bboxes)
+                                    for sample in step.samples])
+
+    def unlabelled_losses(self, step: UnlabelledStep) -> dict[str, Tensor]:
+        student, source = student_outputs(step), step.source(self.source)
+        teacher = self.teacher_outputs(student, source)
+        return self._compare(step, seen_boxes(teacher, source.known, priors_inside(student.priors, step.samples),
+                                              self.seen_from))
+
+    def _compare(self, step: Step, objects: list[Tensor]) -> dict[str, Tensor]:
+        """The losses, where ``objects`` are the boxes (G, 4) of each image."""
         student, source = student_outputs(step), step.source(self.source)
         teacher = self.teacher_outputs(student, source)
         with torch.no_grad():
-            chosen = [self._near_objects(teacher.boxes(i), _of_known(sample.gt_instances, source.known))
-                      for i, sample in enumerate(step.samples)]
+            chosen = [self._near_objects(teacher.boxes(i), boxes) for i, boxes in enumerate(objects)]
             overlaps = torch.cat([m for _, _, m in chosen])  # (S,), m_i
             normaliser = reduce_mean(overlaps.sum()).clamp(min=len(step.samples))  # Z
         cls = bbox = factor = None
@@ -109,11 +128,11 @@ class SoftLabel(DensePrediction):
         losses = self.named(cls, bbox, factor)
         return {name: value * (1 - training_progress()) for name, value in losses.items()} if self.anneal else losses
 
-    def _near_objects(self, boxes: Tensor, gts: Any) -> tuple[Tensor, Tensor, Tensor]:
+    def _near_objects(self, boxes: Tensor, objects: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Priors (s,) whose teacher box overlaps an object enough, these boxes (s, 4), m_i (s,)."""
-        if len(gts) == 0:
+        if len(objects) == 0:
             return boxes.new_zeros(0, dtype=torch.long), boxes[:0], boxes[:0, 0]
-        best = bbox_overlaps(boxes.float(), get_box_tensor(gts.bboxes).float()).amax(1)  # (P,)
+        best = bbox_overlaps(boxes.float(), objects.float()).amax(1)  # (P,)
         index = (best > self.min_iou).nonzero().flatten()
         return index, boxes[index], best[index]
 

@@ -74,9 +74,8 @@ class Stage(Term):
         return self._soft_is_on or self._bbox_is_on
 
     @property
-    def needs_labels(self) -> bool:
-        """Without a soft loss there is nothing to teach where no label is."""
-        return not self._soft_is_on
+    def needs_labels(self) -> str:
+        return '' if self._soft_is_on else 'it has no soft loss, and its box loss is bounded by the ground truth'
 
     @property
     def compares_classes(self) -> bool:

@@ -33,14 +33,14 @@ class Term(nn.Module):
 
     Attributes:
         compares_classes: whether classes are compared one by one, so that source and student must know the same ones.
-        needs_labels: whether it needs ground truth, so that it cannot act on images without labels.
+        needs_labels: why it needs ground truth, so that it cannot act on images without labels; empty: it does not.
         takes_several: whether an :class:`kd_det.sources.ensemble.Ensemble` can teach it.
         of_rois: whether it compares something for each RoI.
         supervises: parts of the student that it trains where the student's own losses are off ('cls', 'bbox', ...).
     """
 
     compares_classes = False
-    needs_labels = False
+    needs_labels = ''
     takes_several = False
     of_rois = False
     source_kind: str = 'frozen'
@@ -106,7 +106,7 @@ class Term(nn.Module):
         """
         if self.needs_labels and self.images in ('all', 'unlabelled'):
             raise ConfigError(f'{self.key}.images: found {self.images!r}, and {type(self).__name__} needs ground '
-                              'truth; leave it out or give \'labelled\'')
+                              f'truth: {self.needs_labels}; leave it out or give \'labelled\'')
         if labelled:
             return self.images != 'unlabelled'
         return not self.needs_labels and self.images != 'labelled'

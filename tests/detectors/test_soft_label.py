@@ -8,6 +8,8 @@ from conftest import build, losses_of, make_batch, save_checkpoint, total
 from dense_detectors import dense_cfg, stirred
 from mmdet.structures.bbox import bbox_overlaps
 from mmengine.config import ConfigDict
+from mmengine.structures import InstanceData
+from seen_by_loops import between_scores, seen_by_loops
 
 from kd_det.errors import ConfigError
 from kd_det.heads.dense_outputs import DenseOutputs, decoder_of, training_format
@@ -169,6 +171,35 @@ def test_training_moves_the_student_towards_the_teacher_and_only_the_student(tea
     assert all(torch.equal(frozen[k], after[k]) for k in frozen)
     copied = copy.deepcopy(model)  # as an EMA hook does
     assert copied.teacher is model.teacher and copied.bbox_head is not model.bbox_head
+
+
+@pytest.mark.parametrize('kind', ['retinanet', 'atss', 'paa', 'yolox'])
+def test_on_images_without_labels_what_the_teacher_sees_stands_for_the_ground_truth(kind, teacher):
+    """Equal to the labelled losses where the ground truth is what the teacher sees."""
+    options, estimates = dict(min_iou=0.3), dict(atss='centerness', paa='iou').get(kind)
+    model = stirred(build(soft_cfg(dense_cfg(kind), teacher(kind), soft_label=options, unlabelled=dict(weight=0.5)),
+                          1)).eval()
+    batch = make_batch(**BATCH)
+    model.teacher.load()
+    guide, _ = outputs_of(model.teacher.model, make_batch(**BATCH))
+    model.terms[0].seen_from = between_scores(guide, 30, estimates)
+    model.unlabelled.take(copy.deepcopy(batch))
+    found = losses_of(model, make_batch(sizes=((64, 96),), objects=(2,)))
+    for image, sample in enumerate(batch['data_samples']):
+        boxes = seen_by_loops(guide, image, model.terms[0].seen_from, estimates)
+        sample.gt_instances = InstanceData(bboxes=boxes, labels=torch.zeros(len(boxes), dtype=torch.long))
+    assert sum(len(sample.gt_instances) for sample in batch['data_samples']) > 2
+    expected = losses_of(model_without(model, kind, teacher, options), batch)
+    assert {name for name in found if name.startswith('unlabelled')} == {f'unlabelled.{name}' for name in expected}
+    for name, value in expected.items():
+        assert float(found[f'unlabelled.{name}']) == pytest.approx(0.5 * float(value), rel=1e-4) != 0, name
+
+
+def model_without(model, kind, teacher, options):
+    """The same network, for images with labels alone."""
+    other = build(soft_cfg(dense_cfg(kind), teacher(kind), soft_label=options), 1).eval()
+    other.load_state_dict(model.state_dict())
+    return other
 
 
 def test_solad_is_lad_plus_soft_labels(teacher):

@@ -159,9 +159,9 @@ def test_the_plan_says_which_terms_act_where(teacher_checkpoint):
 
 @pytest.mark.parametrize('changes, words', [
     (dict(hints=[dict(layer='neck', loss=dict(type='FGDLoss'), images='all')]),
-     r'hints\[0\].images.*Hint needs ground truth'),
+     r'hints\[0\].images.*Hint needs ground truth: its masks are boxes'),
     (dict(rcnn_distill=dict(cls=None, images='unlabelled')),
-     r'rcnn_distill.images.*RCNNDistillation needs ground truth'),
+     r'rcnn_distill.images.*RCNNDistillation needs ground truth: it has no soft loss'),
     (dict(unlabelled=None, hints=[dict(layer='neck', images='unlabelled')]), r'hints\[0\].images.*no such images'),
     (dict(unlabelled=dict(weight=-1)), 'model.unlabelled.weight'),
     (dict(unlabelled=dict(wieght=1)), "did you mean 'weight'"),
@@ -201,9 +201,9 @@ def test_hints_of_dense_students(tmp_path, batches):
                       dict(type='Hint', layer='backbone.layer3'), dict(type='Hint', layer='bbox_head.cls_convs.0')])
     model = build(cfg)
     losses = step(model, *batches)
-    assert {n for n in losses if n.startswith(PREFIX)} == {
-        f'{PREFIX}loss_hint_{layer}' for layer in ('neck', 'backbone_layer3', 'bbox_head_cls_convs_0')}
-    assert 'terms[1]: loss_cls_distill' in '\n'.join(model.plan())
+    assert {n for n in losses if n.startswith(PREFIX)} == {f'{PREFIX}loss_{name}' for name in (
+        'hint_neck', 'hint_backbone_layer3', 'hint_bbox_head_cls_convs_0', 'cls_distill', 'bbox_distill')}
+    assert 'terms[1]: loss_cls_distill, loss_bbox_distill act on both' in '\n'.join(model.plan())
 
 
 def test_bckd_divides_by_what_the_teacher_expects_and_leaves_padding_out(tmp_path):

@@ -11,6 +11,7 @@ from mmengine.config import ConfigDict
 
 from kd_det.errors import ConfigError
 from kd_det.heads.dense_outputs import DenseOutputs, decoder_of, training_format
+from kd_det.heads.dense_targets import DenseTargets
 from kd_det.terms import cross_head
 
 HEADS = ('retinanet', 'fcos', 'atss', 'gfl', 'paa', 'ddod', 'rtmdet', 'yolox')
@@ -146,11 +147,11 @@ def bce(z, p):
     return p * math.log1p(math.exp(-z)) + (1 - p) * (math.log1p(math.exp(-z)) + z)
 
 
-def loops(kind, found, own, targets, centerness=None):
-    """The three terms, prior after prior."""
+def loops(kind, found, own, targets, centerness=None, positives=None):
+    """The three terms, prior after prior; ``positives`` of the student's assigner, unless it is given."""
     cls = box = factor = weights = 0.0
     boxes, goals = found.all_boxes(), own.all_boxes()
-    positives = max(int(targets.positive.sum()), 1)
+    positives = max(int(targets.positive.sum()) if positives is None else positives, 1)
     box_positives = max(int(targets.box.positive.sum()), 1)
     for n in range(len(found.logits)):
         for p in range(found.logits.shape[1]):
@@ -207,6 +208,41 @@ def test_formula_by_loops(kind, teacher, monkeypatch):
     assert list(losses) == list(expected) == term.names()
     for name, value in expected.items():
         assert value > 1e-4 and float(losses[name]) == pytest.approx(value, rel=1e-3), name
+
+
+@pytest.mark.parametrize('kind', ['gfl', 'fcos', 'atss'])
+def test_on_images_without_labels_it_is_the_formula_with_the_teachers_expectations(kind, teacher):
+    """By loops: N and the sum of centerness are expected values under the teacher; padding and the third part are out.
+    """
+    cfg = cross_cfg(dense(kind), teacher(kind))
+    model = lively(build(dict(cfg, unlabelled=dict(weight=1.0)), 1), seed=1).eval()
+    sizes, term = BATCH['sizes'], model.terms[0]
+    model.unlabelled.take(make_batch(**BATCH))
+    losses = losses_of(model, make_batch(sizes=((64, 96),), objects=(2,)))
+    inputs = model.data_preprocessor(make_batch(**BATCH), True)['inputs']
+    with torch.no_grad():
+        found = by_hand(kind, model, model.teacher.model, inputs, term.k, term.teacher_k)
+        own = model.teacher.open(inputs, []).dense_outputs()
+    inside, expected, centerness = torch.zeros(len(sizes), len(own.priors)), 0.0, 0.0
+    for n, (height, width) in enumerate(sizes):
+        for p, prior in enumerate(own.priors.tolist()):
+            x, y = prior[:2] if len(prior) == 2 else ((prior[0] + prior[2]) / 2, (prior[1] + prior[3]) / 2)
+            if 0 <= x < width and 0 <= y < height:
+                best = max(sigmoid(z) for z in own.logits[n, p].tolist())
+                inside[n, p], expected = 1, expected + best
+                centerness += best * (sigmoid(float(own.factor[n, p])) if kind == 'fcos' else 0)
+    assert not inside[1].all() and expected > 1
+    targets = DenseTargets(torch.zeros_like(inside) > 0, inside, own.level_sizes)
+    cls, box, _ = loops(kind, found, own, targets, centerness if kind == 'fcos' else None, expected)
+    names = [name for name in losses if name.startswith('unlabelled')]
+    assert names == ['unlabelled.loss_cls_cross', 'unlabelled.loss_bbox_cross']
+    for name, value in zip(names, (cls, box)):
+        assert value > 1e-4 and float(losses[name].detach()) == pytest.approx(value, rel=1e-3), name
+    sum(losses[name] for name in names).backward()
+    head = model.bbox_head
+    taught = {name for name, p in head.named_parameters() if p.grad is not None and bool(p.grad.any())}
+    assert taught and all('_convs.' in name for name in taught), 'the predictors see the ground truth alone'
+    assert all(p.grad is None for p in model.teacher.model.parameters())
 
 
 # -- what gets a gradient

@@ -9,6 +9,8 @@ from conftest import build, losses_of, make_batch, save_checkpoint, total
 from dense_detectors import dense_cfg
 from mmdet.structures.bbox import get_box_tensor
 from mmengine.config import ConfigDict
+from mmengine.structures import InstanceData
+from seen_by_loops import between_scores, seen_by_loops
 from valuable_region_loops import by_loops
 
 from kd_det.errors import ConfigError
@@ -201,7 +203,7 @@ def test_gradients_by_finite_differences(scene):
     model, inputs = scene
     term = model.terms[0]
     student, teacher, targets, objects = part(inputs, slice(0, 2))
-    region = term._region(student, targets, objects) > 0
+    region = term._region(student, targets.label_weights, objects) > 0
     assert (region & ~targets.positive).any()
     where = torch.cat([targets.positive.nonzero()[:2], (region & ~targets.positive).nonzero()[:2]]).T
     in_double = [dict(logits=one.logits.detach().double(), regression=one.regression.detach().double(),
@@ -312,6 +314,30 @@ def test_mmdetections_ld_head_can_teach(tmp_path):
     path = save_checkpoint(stirred(build(cfg, 7), 1), tmp_path / 't.pth')
     losses = losses_of(build(ld_cfg(dense_cfg('gfl'), (cfg, path)), 1), make_batch(**BATCH))
     assert float(losses['loss_ld']) > 0
+
+
+def test_on_images_without_labels_the_valuable_region_lies_around_what_the_teacher_sees(taught):
+    """Equal to the labelled term where the ground truth is what the teacher sees, at any number of images."""
+    batch = make_batch(sizes=((96, 128),) * 3, objects=(2, 1, 0), seed=6)
+    labelled, truth = stirred(build(ld_cfg(dense_cfg('gfl'), taught), 1), 2), copy.deepcopy(batch)
+    data = labelled.data_preprocessor(copy.deepcopy(batch), True)
+    teacher = labelled.teacher.open(data['inputs'], data['data_samples']).dense_outputs()
+    limit = between_scores(teacher, 40)
+    for image, sample in enumerate(truth['data_samples']):
+        boxes = seen_by_loops(teacher, image, limit)
+        sample.gt_instances = InstanceData(bboxes=boxes, labels=torch.zeros(len(boxes), dtype=torch.long))
+    assert sum(len(sample.gt_instances) for sample in truth['data_samples']) > 3
+    expected = float(losses_of(labelled, truth)['loss_ld_vlr'].detach())
+    for normaliser in ({}, dict(normaliser='positives', positives=50.0)):
+        cfg = ld_cfg(dense_cfg('gfl'), taught, seen_from=limit, **normaliser)
+        model = stirred(build(dict(cfg, unlabelled=dict(weight=1.0)), 1), 2)
+        model.unlabelled.take(copy.deepcopy(batch))
+        losses = losses_of(model, make_batch(sizes=((96, 128),) * 2, objects=(1, 0)))
+        assert {name for name in losses if 'unlabelled' in name} == {'unlabelled.loss_ld_vlr'}
+        assert float(losses['unlabelled.loss_ld_vlr'].detach()) == pytest.approx(expected, rel=1e-4) != 0
+    alone = dict(ld_cfg(dense_cfg('gfl'), taught, vlr=None, images='all'), unlabelled=dict())
+    with pytest.raises(ConfigError, match=r'terms\[0\].images: .*LD needs ground truth: its parts are of the pos'):
+        build(alone, 1)
 
 
 @pytest.mark.parametrize('student, options, message', [
