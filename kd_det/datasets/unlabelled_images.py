@@ -1,12 +1,10 @@
 """Images about which nothing is known: a folder, or the images that an annotation file lists."""
-import json
 import os.path as osp
 from typing import Any
 
 from mmengine.dataset import BaseDataset
 
-from ..errors import DataError
-from .image_folder import images_in
+from .image_folder import images_in, listed_images
 
 KEY = 'unlabelled_dataloader.dataset'
 
@@ -38,16 +36,4 @@ class UnlabelledImages(BaseDataset):
     def _names(self, folder: str) -> list[str]:
         if not self.ann_file:
             return images_in(f'{KEY}.data_prefix.img', folder)
-        try:
-            with open(self.ann_file, encoding='utf-8') as file:
-                names = [image['file_name'] for image in json.load(file)['images']]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DataError(f'{KEY}.ann_file: {self.ann_file!r} is no COCO file with a list of images ({error!r}); '
-                            'leave it out to take every image of the folder') from error
-        if not names:
-            raise DataError(f'{KEY}.ann_file: {self.ann_file!r} lists no images')
-        missing = [name for name in names if not osp.isfile(osp.join(folder, name))]
-        if missing:
-            raise DataError(f'{KEY}.data_prefix.img: {len(missing)} of {len(names)} images of {self.ann_file!r} are '
-                            f'not in {folder!r}, the first one is {missing[0]!r}')
-        return names
+        return listed_images(f'{KEY}.ann_file', self.ann_file, f'{KEY}.data_prefix.img', folder)

@@ -1,10 +1,8 @@
-"""Trained detectors on a folder of images: their boxes as a COCO annotation file."""
-import json
-import os
+"""Trained detectors as one that labels images."""
+import contextlib
+import io
 import os.path as osp
-from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 
 import cv2
 import torch
@@ -16,15 +14,11 @@ from pycocotools.coco import COCO
 from torch import Tensor
 
 from ..config import load_config
-from ..datasets.image_folder import images_in
+from ..datasets.image_folder import listed_images
 from ..errors import ConfigError, DataError
-from ..files import write_whole
 from ..plain import deployed_config
-from ..weights import load_deployed
+from ..weights import digest, load_deployed
 from .fusion import Detections, fuse
-from .thresholds import ClassThreshold
-
-EMPTY_IMAGES = 200  # so many images without a single box end a run: something is wrong, and it should not take a night
 
 
 class Teacher:
@@ -50,6 +44,7 @@ class Teacher:
             self.model = MODELS.build(cfg.model)
             self.pipeline = Compose([step for step in dataset['pipeline'] if step['type'] != 'LoadAnnotations'])
         meta = load_deployed(self.model, checkpoint)
+        self.digest = digest(self.model.state_dict())  # a checkpoint may be trained anew under its old name
         self.model.to(device).eval()
         names = (meta.get('dataset_meta') or {}).get('classes') or (dataset.get('metainfo') or {}).get('classes')
         if not names:
@@ -61,7 +56,11 @@ class Teacher:
     def __call__(self, path: str, image_id: int) -> Detections:
         """Detections of one image, in its own pixels."""
         with DefaultScope.overwrite_default_scope('mmdet'):
-            data = self.pipeline(dict(img_path=path, img_id=image_id))
+            try:
+                data = self.pipeline(dict(img_path=path, img_id=image_id))
+            # transforms stumble over the None that OpenCV gives for what it cannot read
+            except (OSError, AssertionError, AttributeError, TypeError, cv2.error) as error:
+                raise DataError(f'{path} cannot be read as an image ({error})') from error
         found = self.model.test_step(pseudo_collate([data]))[0].pred_instances.cpu()
         return found.bboxes.float(), found.scores.float(), found.labels
 
@@ -100,124 +99,32 @@ class Labeller:
         return found[0] if len(found) == 1 else fuse(found, self.weights, self.iou, self.knows)
 
 
-def detections_of(labeller: Labeller, truth: str, folder: str) -> tuple[list[Detections], list[tuple[Tensor, ...]]]:
+def detections_of(labeller: Labeller, truth: str, folder: str, progress: Callable[[int, int], None] | None = None
+                  ) -> tuple[list[Detections], list[tuple[Tensor, ...]]]:
     """Detections and objects of every image of a labelled COCO file, for :func:`kd_det.pseudo.thresholds.choose`.
 
+    Args:
+        progress: called with (images done, images).
+
     Raises:
-        DataError: its classes are not the labeller's.
+        DataError: its classes are not the labeller's, images are missing or unreadable.
     """
-    coco = COCO(truth)
-    names = {category['id']: category['name'] for category in coco.dataset['categories']}
-    missing = [name for name in labeller.classes if name not in names.values()]
+    names = listed_images('--val', truth, '--val-images', folder)
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools talks
+        coco = COCO(truth)
+    categories = {category['id']: category['name'] for category in coco.dataset.get('categories', [])}
+    missing = [name for name in labeller.classes if name not in categories.values()]
     if missing:
-        raise DataError(f'--val {truth}: it has no {missing}; its categories are {list(names.values())}')
+        raise DataError(f'--val {truth}: it has no {missing}; its categories are {list(categories.values())}')
     found, objects = [], []
-    for image in coco.dataset['images']:
-        found.append(labeller(osp.join(folder, image['file_name']), image['id']))
-        notes = [note for note in coco.imgToAnns[image['id']] if names[note['category_id']] in labeller.classes]
+    for count, (image, name) in enumerate(zip(coco.dataset['images'], names), 1):
+        found.append(labeller(osp.join(folder, name), image['id']))
+        notes = [note for note in coco.imgToAnns[image['id']] if categories[note['category_id']] in labeller.classes]
         boxes = torch.tensor([note['bbox'] for note in notes], dtype=torch.float32).reshape(-1, 4)
         boxes[:, 2:] += boxes[:, :2]
-        objects.append((boxes, torch.tensor([labeller.classes.index(names[note['category_id']]) for note in notes],
-                                            dtype=torch.long),
-                        torch.tensor([bool(note.get('iscrowd')) for note in notes], dtype=torch.bool)))
+        labels = [labeller.classes.index(categories[note['category_id']]) for note in notes]
+        crowds = [bool(note.get('iscrowd')) for note in notes]
+        objects.append((boxes, torch.tensor(labels, dtype=torch.long), torch.tensor(crowds, dtype=torch.bool)))
+        if progress is not None:
+            progress(count, len(names))
     return found, objects
-
-
-def label_folder(labeller: Labeller, folder: str, out: str, thresholds: Sequence[ClassThreshold],
-                 names: Sequence[str] | None = None, progress: Callable[[int, int, int], None] | None = None) -> dict:
-    """Label every image and write ``out``, a COCO annotation file.
-
-    Objects carry ``score``; boxes between the ignore threshold and the class's threshold are regions with
-    ``iscrowd: 1``, which MMDetection hands to assigners as ignored. ``info`` holds teachers and thresholds. What is
-    done is kept beside ``out`` (``.progress``) after each image, so that a run that was cut goes on where it stopped;
-    it is removed at the end.
-
-    Args:
-        names: image files relative to ``folder``; None: all in it.
-        progress: called with (images done, images, boxes so far).
-
-    Returns:
-        What was written.
-
-    Raises:
-        DataError: not one box in the first 200 images, or in all; progress of other settings.
-    """
-    names = images_in('--images', folder) if names is None else list(names)
-    head = json.dumps(dict(teachers=[[t.config, t.checkpoint] for t in labeller.teachers], classes=labeller.classes,
-                           thresholds=[asdict(row) for row in thresholds], images=names), sort_keys=True)
-    done = _resumed(out + '.progress', head)
-    boxes = sum(not box[5] for image in done.values() for box in image['boxes'])
-    os.makedirs(osp.dirname(osp.abspath(out)), exist_ok=True)
-    with open(out + '.progress', 'a', encoding='utf-8') as kept:
-        if not done:
-            kept.truncate(0)
-            kept.write(head + '\n')
-        for count, name in enumerate(names, 1):
-            if name not in done:
-                done[name] = _labelled(labeller, osp.join(folder, name), thresholds)
-                kept.write(json.dumps(dict(done[name], file=name)) + '\n')
-                kept.flush()
-                boxes += sum(not box[5] for box in done[name]['boxes'])
-            if progress is not None:
-                progress(count, len(names), boxes)
-            if not boxes and (count == EMPTY_IMAGES or count == len(names)):
-                raise DataError(f'not one box above the thresholds in {count} images of {folder!r}: the teacher is not '
-                                'trained on such images, or the thresholds '
-                                f'{ {row.name: round(row.threshold, 3) for row in thresholds} } are too high')
-    coco = _coco(labeller, names, done, thresholds)
-    write_whole(out, json.dumps(coco))
-    os.remove(out + '.progress')
-    return coco
-
-
-def _resumed(path: str, head: str) -> dict[str, dict]:
-    """What an earlier run with the same settings did."""
-    if not osp.isfile(path):
-        return {}
-    with open(path, encoding='utf-8') as file:
-        lines = file.read().split('\n')
-    if lines[0] and lines[0] != head:
-        raise DataError(f'{path} is of a run with other teachers, thresholds or images; remove it, or give another '
-                        '--out')
-    done = {}
-    for line in lines[1:-1]:  # the last one is empty, or was cut
-        image = json.loads(line)
-        done[image.pop('file')] = image
-    if lines[-1]:  # cut in the middle: what was whole is written again
-        write_whole(path, '\n'.join(lines[:-1]) + '\n')
-    return done
-
-
-def _labelled(labeller: Labeller, path: str, thresholds: Sequence[ClassThreshold]) -> dict:
-    """Size and boxes [x1, y1, x2, y2, score, ignored, label] of one image."""
-    image = cv2.imread(path)
-    if image is None:
-        raise DataError(f'{path} cannot be read as an image')
-    height, width = image.shape[:2]
-    rows = []
-    for box, score, label in zip(*(part.tolist() for part in labeller(path))):
-        limit = thresholds[label]
-        x1, x2 = (min(max(v, 0.0), float(width)) for v in box[0::2])
-        y1, y2 = (min(max(v, 0.0), float(height)) for v in box[1::2])
-        if score >= limit.ignore and x2 > x1 and y2 > y1:
-            rows.append([x1, y1, x2, y2, score, score < limit.threshold, label])
-    return dict(width=width, height=height, boxes=rows)
-
-
-def _coco(labeller: Labeller, names: Sequence[str], done: dict[str, dict],
-          thresholds: Sequence[ClassThreshold]) -> dict:
-    images, notes = [], []
-    for number, name in enumerate(names, 1):
-        images.append(dict(id=number, file_name=name, width=done[name]['width'], height=done[name]['height']))
-        for x1, y1, x2, y2, score, ignored, label in done[name]['boxes']:
-            notes.append(dict(id=len(notes) + 1, image_id=number, category_id=label + 1, iscrowd=int(ignored),
-                              bbox=[round(v, 2) for v in (x1, y1, x2 - x1, y2 - y1)],
-                              area=round((x2 - x1) * (y2 - y1), 2), score=round(score, 5)))
-    notes = [note for note in notes if note['bbox'][2] > 0 and note['bbox'][3] > 0]
-    counts = Counter(note['category_id'] for note in notes if not note['iscrowd'])
-    return dict(info=dict(description='pseudo labels', teachers=[dict(config=t.config, checkpoint=t.checkpoint,
-                                                                      classes=t.classes) for t in labeller.teachers],
-                          thresholds=[asdict(row) for row in thresholds],
-                          boxes={name: counts[i] for i, name in enumerate(labeller.classes, 1)}),
-                images=images, annotations=notes,
-                categories=[dict(id=i, name=name) for i, name in enumerate(labeller.classes, 1)])

@@ -10,6 +10,15 @@ COLOURS = ((40, 40, 220), (200, 120, 20), (40, 160, 40), (160, 40, 160), (20, 16
 SIDE = 480  # pixels of a tile
 
 
+def check_sample(path: str) -> None:
+    """Raises :class:`DataError` where no picture can be written; asked before hours of labelling."""
+    folder = osp.dirname(osp.abspath(path))
+    if not osp.splitext(path)[1] or not cv2.haveImageWriter(path):
+        raise DataError(f'--sample: {path!r}; the name of a picture is expected, such as sample.jpg or sample.png')
+    if not osp.isdir(folder):
+        raise DataError(f'--sample: {path!r}, and there is no folder {folder!r}')
+
+
 def draw_sample(coco: dict, folder: str, out: str, count: int = 9, seed: int = 0) -> None:
     """A grid of images with boxes, objects in full lines with class and score, ignored regions thin and grey."""
     chosen = sorted(np.random.default_rng(seed).permutation(len(coco['images']))[:count])

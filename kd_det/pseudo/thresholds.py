@@ -31,7 +31,8 @@ class ClassThreshold:
 
 
 def choose(classes: Sequence[str], found: Sequence[Detections], truth: Sequence[tuple[Tensor, Tensor, Tensor]],
-           beta: float = 0.5, iou: float = 0.5, ignore_recall: float = 0.9) -> list[ClassThreshold]:
+           beta: float = 0.5, iou: float = 0.5, ignore_recall: float = 0.9,
+           otherwise: float | None = None) -> list[ClassThreshold]:
     """For each class the score with the largest F-beta::
 
         F = (1 + b^2) precision recall / (b^2 precision + recall)
@@ -46,9 +47,11 @@ def choose(classes: Sequence[str], found: Sequence[Detections], truth: Sequence[
         truth: boxes (G, 4), labels (G,), and whether each is a crowd region (G,), which counts neither way.
         beta: b > 0.
         iou: from which overlap on a detection has found an object.
+        otherwise: the threshold of classes without an object here, whose ignore band begins at half of it.
 
     Raises:
-        DataError: a class without an object in the validation set, or without a single correct detection.
+        DataError: a class without an object in the validation set and ``otherwise`` not given; one of whose objects not
+            a single one is found.
     """
     chosen = []
     for label, name in enumerate(classes):
@@ -58,9 +61,12 @@ def choose(classes: Sequence[str], found: Sequence[Detections], truth: Sequence[
             mine = labels == label
             objects += int((mine & ~crowd).sum())
             rows += _matched(detections, boxes[mine], crowd[mine], label, iou)
+        if not objects and otherwise is None:
+            raise DataError(f'class {name!r} has no object in the validation set, so that no threshold can be chosen '
+                            'for it; give one with --threshold for such classes')
         if not objects:
-            raise DataError(f'class {name!r} has no object in the validation set; no threshold can be chosen for it, '
-                            'give one with --threshold')
+            chosen.append(ClassThreshold(name, otherwise, None, None, 0, otherwise / 2))
+            continue
         rows.sort(key=lambda row: -row[0])
         if not any(true for _, true in rows):
             raise DataError(f'class {name!r}: none of {len(rows)} detections finds one of its {objects} objects; class '
@@ -110,6 +116,9 @@ def table(chosen: Sequence[ClassThreshold]) -> str:
     """As text: class, threshold, where the ignore band begins, precision, recall, boxes kept."""
     width = max(len('class'), *(len(row.name) for row in chosen))
     lines = [f'{"class":<{width}} threshold  ignore from  precision  recall  boxes kept']
-    lines += [f'{row.name:<{width}} {row.threshold:9.3f}  {row.ignore:11.3f}  {row.precision:9.3f}  {row.recall:6.3f}  '
-              f'{row.kept:10d}' for row in chosen]
+    for row in chosen:
+        found = ['-' if value is None else f'{value:.3f}' for value in (row.precision, row.recall)]
+        kept = '-' if row.precision is None else str(row.kept)  # given, not chosen
+        lines.append(f'{row.name:<{width}} {row.threshold:9.3f}  {row.ignore:11.3f}  {found[0]:>9}  {found[1]:>6}  '
+                     f'{kept:>10}')
     return '\n'.join(lines)

@@ -1,5 +1,6 @@
 """Pseudo-labels: fusion and thresholds on hand-computed numbers, files, resume, ignored regions that teach nothing."""
 import json
+import re
 
 import cv2
 import numpy as np
@@ -9,9 +10,12 @@ from conftest import build, faster_rcnn_cfg, losses_of, make_batch, run_tool, sa
 from dense_detectors import dense_cfg
 from mmengine.config import ConfigDict
 
+from kd_det.cli import main as cli
+from kd_det.cli import pseudo_label
 from kd_det.errors import ConfigError, DataError
+from kd_det.pseudo.folder import label_folder
 from kd_det.pseudo.fusion import fuse
-from kd_det.pseudo.labelling import Labeller, Teacher, label_folder
+from kd_det.pseudo.labelling import Labeller, Teacher
 from kd_det.pseudo.thresholds import ClassThreshold, choose, table
 
 
@@ -61,6 +65,9 @@ def test_thresholds_by_hand():
 def test_classes_that_cannot_be_judged_are_refused():
     with pytest.raises(DataError, match='no object'):
         choose(['x', 'y'], [detections(([0, 0, 9, 9], 0.9, 0))], [truth(([0, 0, 9, 9], 0, False))])
+    given = choose(['x', 'y'], [detections(([0, 0, 9, 9], 0.9, 0))], [truth(([0, 0, 9, 9], 0, False))], otherwise=0.8)
+    assert (given[0].threshold, given[1].threshold, given[1].ignore) == (pytest.approx(0.9), 0.8, 0.4)
+    assert table(given).splitlines()[2].split() == ['y', '0.800', '0.400', '-', '-', '-']
     with pytest.raises(DataError, match='none of 1'):
         choose(['x'], [detections(([50, 50, 59, 59], 0.9, 0))], [truth(([0, 0, 9, 9], 0, False))])
 
@@ -80,8 +87,8 @@ class Fixed:
 
     config, checkpoint, classes = 'c.py', 'c.pth', ('disc', 'square')
 
-    def __init__(self, rows, stop=None):
-        self.rows, self.stop, self.asked = rows, stop, []
+    def __init__(self, rows, stop=None, digest='d'):
+        self.rows, self.stop, self.asked, self.digest = rows, stop, [], digest
 
     def __call__(self, path, image_id):
         if self.stop is not None and path.endswith(self.stop):
@@ -116,6 +123,110 @@ def test_a_cut_run_goes_on_and_writes_the_same(folder):
     label_folder(Labeller([again], ('disc', 'square')), str(folder / 'images'), cut, LIMITS)
     assert [path[-5:] for path in again.asked] == ['2.png', '3.png']
     assert (folder / 'whole.json').read_text() == (folder / 'cut.json').read_text()
+
+
+def cut(folder):
+    """A run that stopped after two images."""
+    out = str(folder / 'cut.json')
+    with pytest.raises(KeyboardInterrupt):
+        label_folder(Labeller([Fixed(ROWS, '2.png')], ('disc', 'square')), str(folder / 'images'), out, LIMITS)
+    return out
+
+
+def test_images_may_come_and_go_while_a_run_is_cut_and_other_settings_are_refused(folder):
+    out = cut(folder)
+    (folder / 'images' / '0.png').unlink()
+    cv2.imwrite(str(folder / 'images' / '9.png'), np.zeros((60, 80, 3), np.uint8))
+    for other in (Labeller([Fixed(ROWS, digest='trained anew')], ('disc', 'square')),
+                  Labeller([Fixed(ROWS)], ('disc', 'square'), iou=0.7)):
+        with pytest.raises(DataError, match='is of a run with other teachers, thresholds or fusion'):
+            label_folder(other, str(folder / 'images'), out, LIMITS)
+    again = Fixed(ROWS)
+    coco = label_folder(Labeller([again], ('disc', 'square')), str(folder / 'images'), out, LIMITS)
+    assert [path[-5:] for path in again.asked] == ['2.png', '3.png', '9.png']
+    assert [image['file_name'] for image in coco['images']] == ['1.png', '2.png', '3.png', '9.png']
+
+
+def test_a_run_that_was_killed_at_its_very_beginning_begins_anew(folder):
+    out = cut(folder)
+    progress = folder / 'cut.json.progress'
+    progress.write_text(progress.read_text()[:20])
+    again = Fixed(ROWS)
+    label_folder(Labeller([again], ('disc', 'square')), str(folder / 'images'), out, LIMITS)
+    assert len(again.asked) == 4
+
+
+def test_a_file_that_is_there_is_kept(folder):
+    out = folder / 'pseudo.json'
+    out.write_text('corrected by hand')
+    labeller = Labeller([Fixed(ROWS)], ('disc', 'square'))
+    with pytest.raises(DataError, match=r'--out: .* is there already'):
+        label_folder(labeller, str(folder / 'images'), str(out), LIMITS)
+    assert out.read_text() == 'corrected by hand'
+    label_folder(labeller, str(folder / 'images'), str(out), LIMITS, overwrite=True)
+    assert json.loads(out.read_text())['images']
+
+
+@pytest.fixture
+def said(tiny_coco, tmp_path, monkeypatch, capsys):
+    """The command on the tiny data set, with a teacher that knows its training images; status, output, errors."""
+    monkeypatch.setattr(pseudo_label, 'Teacher', lambda config, checkpoint, device: Fixed(ROWS))
+
+    def run(*words, out='pseudo.json'):
+        status = cli.main(['pseudo-label', '--teacher', 'c.py', 'c.pth', '--images', str(tiny_coco / 'images'), '--out',
+                           str(tmp_path / out), *map(str, words)])
+        found = capsys.readouterr()
+        return status, found.out, found.err
+    return run
+
+
+def test_the_command_from_end_to_end(said, tiny_coco, tmp_path):
+    val = tiny_coco / 'annotations' / 'val.json'
+    status, out, err = said('--threshold', 0.6, '--names', val, '--sample', tmp_path / 'sample.png')
+    assert status == 0 and '4/4 images, 4 boxes' in err and 'IgnoringAssigner' in out
+    rows = [line.split() for line in out.splitlines()[:3]]
+    assert rows[1] == ['disc', '0.600', '0.300', '-', '-', '-'] and rows[0][0] == 'class'
+    coco = json.loads((tmp_path / 'pseudo.json').read_text())
+    assert [image['file_name'] for image in coco['images']] == [f'val_{i}.png' for i in range(4)]
+    assert cv2.imread(str(tmp_path / 'sample.png')).shape == (960, 960, 3)
+    assert 'IgnoringAssigner' not in said('--threshold', 0.6, '--ignore-from', 1, out='other.json')[1]
+
+
+def test_thresholds_from_the_command_line_and_from_a_labelled_set(said, tiny_coco, tmp_path, monkeypatch):
+    """A class without an object there takes the number; what it needs is one of each of the others' boxes."""
+    coco = json.loads((tiny_coco / 'annotations' / 'val.json').read_text())
+    coco['annotations'] = [dict(id=i, image_id=i, category_id=2, iscrowd=0, bbox=[0, 2, 20, 20], area=400)
+                           for i in range(4)]
+    (tmp_path / 'val.json').write_text(json.dumps(coco))
+    status, _, err = said('--val', tmp_path / 'val.json')
+    assert status == 2 and "class 'disc' has no object in the validation set" in err and '--threshold' in err
+    status, out, err = said('--val', tmp_path / 'val.json', '--threshold', 0.5)
+    assert status == 0 and '4/4 images\n' in err
+    assert [line.split() for line in out.splitlines()[1:3]] == [
+        ['disc', '0.500', '0.250', '-', '-', '-'], ['square', '0.900', '0.900', '1.000', '1.000', '4']]
+
+
+@pytest.mark.parametrize('words, message', [
+    ((), '--val FILE'), (('--threshold', 1.5), '--threshold: found 1.5'), (('--threshold', 0.5, '--iou', 2), '--iou'),
+    (('--threshold', 0.5, '--weights', 1, 2), '--weights'), (('--threshold', 0.5, '--beta', 0), '--beta'),
+    (('--threshold', 0.5, '--sample', 'picture'), "--sample: 'picture'"),
+    (('--threshold', 0.5, '--sample', 'nowhere/p.png'), 'there is no folder'),
+    (('--threshold', 0.5, '--names', 'nowhere.json'), '--names: .* no COCO file'),
+    (('--val', 'nowhere.json'), '--val: .* no COCO file'),
+    (('--threshold', 0.5, '--classes', 'disc'), "knows .* of which \\['square'\\] are not among")])
+def test_what_cannot_be_meant_is_refused_before_labelling(said, tmp_path, words, message):
+    status, _, err = said(*words)
+    assert status == 2 and re.search(message, err) and err.count('\n') == 1
+    assert not list(tmp_path.glob('pseudo.json*'))
+
+
+def test_an_image_that_cannot_be_read_is_named(folder, run_config):
+    model = build(faster_rcnn_cfg(), 3)
+    teacher = Teacher(run_config(faster_rcnn_cfg()), save_checkpoint(model, folder / 't.pth'))
+    (folder / 'images' / 'broken.png').write_bytes(b'no picture')
+    for name in ('broken.png', 'gone.png'):
+        with pytest.raises(DataError, match=f'{name} cannot be read as an image'):
+            teacher(str(folder / 'images' / name), 0)
 
 
 def test_zero_boxes_and_names_that_disagree_are_errors(folder):
