@@ -10,7 +10,8 @@ from .colad_hook import CoLADHook
 from .distill_hook import DistillHook, distiller_of
 from .ensemble_weights_hook import EnsembleWeightsHook
 from .peer_validation_hook import PeerValidationHook
-from .record_hook import RecordHook, recorded
+from .record_hook import RecordHook
+from .recordable import recorded
 from .teacher_check_hook import TeacherCheckHook
 from .unlabelled_hook import UnlabelledHook
 

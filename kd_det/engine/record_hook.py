@@ -1,17 +1,13 @@
 """What a run with recorded teachers needs: exact views, shards that reach the disk, and a word about their size."""
-from types import SimpleNamespace
-
-from mmdet.registry import TRANSFORMS
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.runner import Runner
 
-from ..datasets.exact_views import check_exact_views, directions
-from ..detectors import Distiller
+from ..datasets.exact_views import directions
 from ..sources import RecordedTeacher
 from ..sources.shards import in_words
 from .distill_hook import distiller_of
-from .unlabelled_hook import KEY
+from .recordable import check_recordable, recorded
 
 
 class RecordHook(Hook):
@@ -28,15 +24,9 @@ class RecordHook(Hook):
 
     def before_train(self, runner: Runner) -> None:
         model, dataset = distiller_of(runner), runner.train_dataloader.dataset
-        for name, source in model.sources.items():
-            if source not in recorded(model):
-                continue
-            check_exact_views(dataset, model.data_preprocessor, f'{source.key}.record')
-            unlabelled = model.unlabelled.acting(model.reached(name, list(model.terms))) if model.unlabelled else []
-            if unlabelled:
-                views = SimpleNamespace(pipeline=[TRANSFORMS.build(step) for step in runner.cfg[KEY].dataset.pipeline])
-                check_exact_views(views, model.data_preprocessor, f'{source.key}.record', f'{KEY}.dataset')
-        self._views = len(dataset) * len(directions(dataset))
+        for source in recorded(model):
+            check_recordable(source, dataset, model.data_preprocessor)
+        self._views = len(dataset) * (len(directions(dataset)) if any(one.of_views for one in recorded(model)) else 1)
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch=None, outputs: dict | None = None) -> None:
         if self._views is None:
@@ -59,12 +49,6 @@ class RecordHook(Hook):
     def after_train(self, runner: Runner) -> None:
         for source in recorded(distiller_of(runner)):
             source.shards.flush()
-
-
-def recorded(model: Distiller) -> list[RecordedTeacher]:
-    """The recorded teachers that terms ask."""
-    return [source for name, source in model.sources.items()
-            if isinstance(source, RecordedTeacher) and model.reached(name, list(model.terms))]
 
 
 def size_of(source: RecordedTeacher, views: int) -> str:

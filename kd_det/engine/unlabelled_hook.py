@@ -12,6 +12,7 @@ from ..errors import ConfigError
 from ..random_state import seed_of
 from ..sources import RecordedTeacher
 from .distill_hook import distiller_of
+from .recordable import check_recordable, recorded
 
 KEY = 'unlabelled_dataloader'
 
@@ -39,6 +40,9 @@ class UnlabelledHook(Hook):
             return
         loader = runner.build_dataloader(runner.cfg[KEY], seed=runner.seed,
                                          diff_rank_seed=runner._randomness_cfg.get('diff_rank_seed', False))
+        for name, source in model.sources.items():
+            if source in recorded(model) and model.unlabelled.acting(model.reached(name, list(model.terms))):
+                check_recordable(source, loader.dataset, model.data_preprocessor, f'{KEY}.dataset')
         runner.logger.info(f'{KEY}: {len(loader.dataset)} images, {len(loader)} batches before they begin anew')
         self._batches = iter(Stream(KEY, loader, seed_of(runner.seed, KEY), runner.iter))
 

@@ -17,6 +17,7 @@ from ..config import load_config
 from ..datasets.image_folder import listed_images
 from ..errors import ConfigError, DataError
 from ..plain import deployed_config
+from ..sources.whole_images import whole_pipeline
 from ..weights import digest, load_deployed
 from .fusion import Detections, fuse
 
@@ -36,13 +37,12 @@ class Teacher:
 
     def __init__(self, config: str, checkpoint: str, device: str = 'cpu') -> None:
         cfg = deployed_config(load_config(config))
-        dataset = (cfg.get('test_dataloader') or {}).get('dataset') or {}
-        if not dataset.get('pipeline'):
-            raise ConfigError(f'--teacher {config}: it has no test_dataloader.dataset.pipeline')
+        steps = whole_pipeline(cfg, f'--teacher {config}')
+        dataset = cfg.test_dataloader.dataset
         self.config, self.checkpoint = config, checkpoint
         with DefaultScope.overwrite_default_scope('mmdet'):
             self.model = MODELS.build(cfg.model)
-            self.pipeline = Compose([step for step in dataset['pipeline'] if step['type'] != 'LoadAnnotations'])
+            self.pipeline = Compose(steps)
         meta = load_deployed(self.model, checkpoint)
         self.digest = digest(self.model.state_dict())  # a checkpoint may be trained anew under its old name
         self.model.to(device).eval()

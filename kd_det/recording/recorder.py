@@ -5,7 +5,7 @@ from itertools import chain
 from typing import Any
 
 import torch
-from mmdet.registry import MODELS
+from mmdet.registry import DATASETS, MODELS
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import DefaultScope
@@ -13,9 +13,11 @@ from mmengine.runner import Runner
 from torch import nn
 from torch.utils.data import DataLoader, Subset
 
-from ..datasets.exact_views import check_exact_views, directions, mirror_always
+from ..datasets.exact_views import directions, mirror_always
 from ..datasets.sample_seeds import seed_samples
-from ..engine.record_hook import recorded, size_of
+from ..engine.record_hook import size_of
+from ..engine.recordable import check_recordable, recorded
+from ..engine.unlabelled_hook import KEY as UNLABELLED
 from ..errors import ConfigError
 from ..sources import RecordedTeacher
 from ..sources.shards import in_words
@@ -76,7 +78,8 @@ def with_records(cfg: Config, out: str | None, max_disk: str | None) -> dict[str
 def record(cfg: Config, epochs: int | None = None, shares: Shares | None = None, device: str = 'cpu',
            say: Callable[[str], None] = print,
            progress: Callable[[int, int], None] | None = None) -> dict[str, RecordedTeacher]:
-    """Ask the teachers of a distil config about every view of its training set, and write down what is not yet there.
+    """Ask the teachers of a distil config about every view of its training set, and write down what is not yet there;
+    for boxes, about every image, those without labels among them.
 
     Args:
         cfg: whose teachers have a record (:func:`with_records`).
@@ -103,27 +106,72 @@ def record(cfg: Config, epochs: int | None = None, shares: Shares | None = None,
         model.to(device)
         loader = _loader(cfg, epochs)
         for source in sources.values():
-            check_exact_views(loader.dataset, model.data_preprocessor, f'{source.key}.record')
+            check_recordable(source, loader.dataset, model.data_preprocessor)
             source.load()
-        batches, total = _epochs(loader, epochs, shares) if epochs else _views(loader, model, shares)
-        done = 0
-        for batch in batches:
-            data = model.data_preprocessor(batch, True)
-            for source in sources.values():
-                if not done:  # the first image tells the size of all
-                    source.answers(data['inputs'][:1], data['data_samples'][:1])
-                    _estimate(source, total, say)
-                source.answers(data['inputs'], data['data_samples'])
-            done += len(data['data_samples'])
-            if progress is not None:
-                progress(done, total)
-            if any(source.shards.full for source in sources.values()):
-                break
-        for source in sources.values():
-            source.shards.flush()
-            if source.shards.full:
-                raise ConfigError(f'{source.key}.record: {source.shards.full}; {done} of {total} views were reached')
+        of_views = [source for source in sources.values() if source.of_views]
+        of_images = [source for source in sources.values() if source.boxes is not None]
+        if of_views:
+            batches, total = _epochs(loader, epochs, shares) if epochs else _views(loader, model, shares)
+            batches = (model.data_preprocessor(batch, True) for batch in batches)
+            _write(of_views, batches, total, _ask_about_views, say, progress)
+        if of_images:
+            images = _images(cfg, model, loader.dataset, shares)
+            batches = ([image] for image in images)
+            _write(of_images, batches, len(images), _ask_about_images, say, progress)
     return sources
+
+
+def _write(sources: list[RecordedTeacher], batches: Iterator[Any], total: int,
+           ask: Callable[[RecordedTeacher, Any, bool], int], say: Callable[[str], None],
+           progress: Callable[[int, int], None] | None) -> None:
+    """Ask about every batch and write the answers down.
+
+    Args:
+        ask: of a source, a batch, and whether only its first image is meant; returns how many it asked about.
+    """
+    done = 0
+    for batch in batches:
+        for source in sources:
+            if not done:  # the first image tells the size of all
+                ask(source, batch, True)
+                _estimate(source, total, say)
+                source.counts['read'] -= 1  # it is asked about again
+            count = ask(source, batch, False)
+        done += count
+        if progress is not None:
+            progress(done, total)
+        if any(source.shards.full for source in sources):
+            break
+    for source in sources:
+        source.shards.flush()
+        if source.shards.full:
+            raise ConfigError(f'{source.key}.record: {source.shards.full}; {done} of {total} views were reached')
+
+
+def _ask_about_views(source: RecordedTeacher, data: dict, first: bool) -> int:
+    inputs, samples = (data[name][:1 if first else None] for name in ('inputs', 'data_samples'))
+    source.answers(inputs, samples)
+    return len(samples)
+
+
+def _ask_about_images(source: RecordedTeacher, images: list[dict], first: bool) -> int:
+    for image in images:
+        source.boxes.entry(image)
+    return len(images)
+
+
+def _images(cfg: Config, model: nn.Module, dataset: Any, shares: Shares) -> list[dict]:
+    """This process's images: path and id of each, once, those without labels after the others."""
+    datasets = [dataset]
+    if model.unlabelled is not None and model.unlabelled.acting(model.terms) and UNLABELLED in cfg:
+        datasets.append(DATASETS.build(cfg[UNLABELLED].dataset))
+    found: dict[tuple, dict] = {}
+    for one in datasets:
+        for i in range(len(one)):
+            info = one.get_data_info(i)
+            found.setdefault((info['img_path'], info.get('img_id')), dict(img_path=info['img_path'],
+                                                                          img_id=info.get('img_id')))
+    return list(found.values())[shares.number::shares.count]
 
 
 def _estimate(source: RecordedTeacher, total: int, say: Callable[[str], None]) -> None:

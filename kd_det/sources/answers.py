@@ -1,8 +1,9 @@
 """What a teacher says of one image, as arrays for the disk, and back as the tensors of a batch."""
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
+from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from ..errors import ConfigError
@@ -129,15 +130,17 @@ class RecordedPass(Pass):
 
     Args:
         answers: of the batch, as :func:`of_pass` names them.
+        boxes: gives the recorded boxes of each image, in the samples' pixels; None: nobody asks for them.
         **network: as for :class:`kd_det.sources.passes.Pass`; of ``model`` only the RoI head need have weights.
     """
 
     runs_by_image = False  # features are those of the record
 
-    def __init__(self, answers: dict[str, Tensor], **network: object) -> None:
+    def __init__(self, answers: dict[str, Tensor], boxes: Callable[[], list[InstanceData]] | None = None,
+                 **network: object) -> None:
         network['shapes'] = {path: shape for path, shape in network['shapes'].items() if part_of(path) == 'roi_head'}
         super().__init__(**network)
-        self._answers = answers
+        self._answers, self._boxes = answers, boxes
 
     def _levels(self, prefix: str) -> list[Tensor]:
         found = [self._answers[name] for name in self._answers if name.startswith(prefix + '/')]
@@ -157,6 +160,22 @@ class RecordedPass(Pass):
     def dense(self) -> tuple:
         outputs = dict.fromkeys(name.rsplit('/', 1)[0] for name in self._answers if name.startswith('dense/'))
         return tuple(self._levels(output) for output in outputs)
+
+    def detections(self) -> list[InstanceData]:
+        """Those of the whole images, where the samples show them."""
+        if self._boxes is None:
+            raise RuntimeError('the record was not asked for boxes; a term asks for more than its asks() says')
+        found = self.once('boxes', self._boxes)
+        if self.scale != 1:
+            found = [InstanceData(**{**dict(image.items()), 'bboxes': image.bboxes * self.scale}) for image in found]
+        return found
+
+    def distributions(self) -> list[Tensor]:
+        found = self.detections()
+        if not all('distribution' in image for image in found):
+            raise ConfigError(f'{type(self.model).__name__}: the record has no class distributions of its boxes, which '
+                              'are not known for this detector; learn from boxes and scores alone (soft=None)')
+        return [image.distribution for image in found]
 
     def layer(self, path: str) -> list[Tensor]:
         return super().layer(path) if part_of(path) == 'roi_head' else self._levels(labelled(path, self.rpn_levels))

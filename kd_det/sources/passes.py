@@ -11,6 +11,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from ..heads.dense_outputs import DenseOutputs, decoder_of, training_format
+from .distributions import distributions_of
 from .layers import Captured, LayerShape, box_forward, head_features, part_of
 
 
@@ -92,18 +93,32 @@ class Pass:
 
     def detections(self) -> list[InstanceData]:
         """What the whole detector finds in each image after its NMS: boxes, scores, labels; in its own pixels."""
-        model, samples = self.model, [self._sample(sample) for sample in self.samples]
+        model, samples = self.model, self.views()
         if isinstance(model, DetectionTransformer) or not (hasattr(model, 'bbox_head') or hasattr(model, 'rpn_head')):
             found = self.once('detections', lambda: model.predict(self.inputs, samples, rescale=False))
             return [sample.pred_instances for sample in found]
         features = self.features
+        if not hasattr(model, 'rpn_head'):
+            return self.once('detections', lambda: model.bbox_head.predict(features, samples, rescale=False))
+        proposals = self.proposed_instances()
+        return self.once('detections', lambda: model.roi_head.predict(features, proposals, samples, rescale=False))
 
-        def run() -> list[InstanceData]:
-            if not hasattr(model, 'rpn_head'):
-                return model.bbox_head.predict(features, samples, rescale=False)
-            proposals_found = model.rpn_head.predict(features, samples, rescale=False)
-            return model.roi_head.predict(features, proposals_found, samples, rescale=False)
-        return self.once('detections', run)
+    def proposed_instances(self) -> list[InstanceData]:
+        """The proposals that :meth:`detections` come from."""
+        features = self.features
+        return self.once('proposed instances',
+                         lambda: self.model.rpn_head.predict(features, self.views(), rescale=False))
+
+    def distributions(self) -> list[Tensor]:
+        """The class distribution (D, K) of each of :meth:`detections`: sigmoids of K = C classes, or a softmax over
+        K = C + 1 with the background last; :func:`kd_det.sources.distributions.distributions_of`.
+        """
+        with self._around():
+            return distributions_of(self)
+
+    def views(self) -> list[DetDataSample]:
+        """The images as this network sees them, without their objects."""
+        return [self._sample(sample) for sample in self.samples]
 
     def _sample(self, sample: Any) -> DetDataSample:
         """An image as this network sees it, without its objects."""

@@ -9,37 +9,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..arguments import byte_size, one_of
-from ..build import check_arguments, checked
+from ..build import check_arguments
 from ..errors import ConfigError
 from ..weights import digest, load_whole
 from .answers import COLOURS, RecordedPass, apart, kept_for, names_for, not_finite, of_pass, runs_roi_head, together
 from .frozen import FrozenTeacher
 from .layers import LayerShape, part_of
 from .passes import Pass
+from .record import Record
+from .recorded_boxes import ASK as BOXES
+from .recorded_boxes import RecordedBoxes
 from .shards import Shards, in_words
 from .views import TOLERANCE, Colours, difference, view_of, words_of
 from .weightless import apply_to_real, give_memory, without_weights
-
-
-class Record:
-    """Where answers are recorded, and how.
-
-    Args:
-        folder (str): of the shards; several runs and machines may share it.
-        max_disk (int | str): bytes, or a size such as '20GB'; the folder does not grow beyond, and what has no place is
-            asked of the live teacher each time.
-        missing (str): 'record' asks the live teacher for what is missing and writes it down, so that the first epoch
-            records and later ones read; 'error' stops the run, naming the image (a folder that ``kd-det record``
-            filled).
-    """
-
-    def __init__(self, folder: str, max_disk: int | str = '20GB', missing: str = 'record', key: str = 'record') -> None:
-        if not isinstance(folder, str) or not folder:
-            raise ConfigError(f'{key}.folder: found {folder!r}; a folder is expected')
-        self.folder = folder
-        self.max_bytes = checked(f'{key}.max_disk', byte_size, max_disk)
-        self.missing = checked(f'{key}.missing', one_of, missing, ('record', 'error'))
+from .whole_images import WholeImages
 
 
 class RecordedTeacher(FrozenTeacher):
@@ -48,7 +31,8 @@ class RecordedTeacher(FrozenTeacher):
         teacher=dict(config=..., checkpoint=..., record='DIR')        # the first epoch records, later ones read
         teacher=dict(config=..., checkpoint=..., record=dict(folder='DIR', max_disk='200GB', missing='error'))
 
-    What belongs to one exact view of an image is recorded: maps of hints' layers, RPN outputs, dense outputs. A view is
+    What belongs to one exact view of an image is recorded: maps of hints' layers, RPN outputs, dense outputs; and what
+    follows any geometric augmentation: final boxes (:mod:`kd_det.sources.recorded_boxes`). A view is
     an image in one size, mirrored or not (a mirrored feature map is not the feature map of the mirrored image, so it is
     a view of its own), on one padded canvas (padding reaches into features). The RoI head answers for the student's
     RoIs, which are others in each step: it runs, on recorded features. Terms that run more of the teacher are refused
@@ -75,6 +59,7 @@ class RecordedTeacher(FrozenTeacher):
                  key: str = 'teacher', student_preprocessor: nn.Module | None = None, **teacher: Any) -> None:
         self._has_parameters = self._is_trained = False
         super().__init__(config, checkpoint, key=key, student_preprocessor=student_preprocessor, **teacher)
+        self._config, self._cfg_options = config, teacher.get('cfg_options')
         place = f'{key}.record'
         record = dict(folder=record) if isinstance(record, str) else record
         self.record = Record(**check_arguments(place, record, Record, ('key',), 'a folder'), key=place)
@@ -83,6 +68,7 @@ class RecordedTeacher(FrozenTeacher):
         self._colours = Colours(student_preprocessor)
         self._asks: tuple[str, ...] = ()
         self._kept: list[str] = []
+        self.boxes: RecordedBoxes | None = None
         self._where = torch.zeros(())  # goes where the detector goes
         self.counts = dict(read=0, asked=0)
 
@@ -100,8 +86,25 @@ class RecordedTeacher(FrozenTeacher):
         for term in terms:
             if term.asks() is None:
                 self.refuse(term)
-        self._asks = tuple(dict.fromkeys(ask for term in terms for ask in term.asks()))
+        asks = list(dict.fromkeys(ask for term in terms for ask in term.asks()))
+        if BOXES in asks:
+            images = WholeImages(self._config, self._cfg_options, f'{self.key}.config')
+            self.boxes = RecordedBoxes(self.shards, images, self, f'{self.key}.record')
+            asks.remove(BOXES)
+        self._asks = tuple(asks)
         self._kept = kept_for(self._asks)
+
+    @property
+    def of_views(self) -> bool:
+        """Whether anything is recorded that belongs to one exact view."""
+        return bool(self._kept)
+
+    @property
+    def why_not_asked(self) -> str | None:
+        """Why the live teacher is not asked for what is missing; None: it is."""
+        if self.record.missing == 'error':
+            return 'record.missing is \'error\''
+        return None if self.checkpoint is not None else 'there is no checkpoint'
 
     def refuse(self, term: Any) -> None:
         """Raises :class:`ConfigError`, for a term that would run the network."""
@@ -206,8 +209,9 @@ class RecordedTeacher(FrozenTeacher):
         answers = self.answers(inputs, samples)
         if self._has_parameters and runs_roi_head(self._asks):
             _ = self.network  # it was built to be examined, and nothing was missing
-        return RecordedPass(answers, model=self.model, inputs=inputs, samples=samples, shapes=self.shapes, whole=True,
-                            rpn_levels=self.rpn_levels, around=self._precision, scale=self.scale_factor,
+        found = None if self.boxes is None else lambda: self.boxes.of(samples, inputs.device)
+        return RecordedPass(answers, found, model=self.model, inputs=inputs, samples=samples, shapes=self.shapes,
+                            whole=True, rpn_levels=self.rpn_levels, around=self._precision, scale=self.scale_factor,
                             rois=None if rois is None else lambda: [self.scale_rois(boxes) for boxes in rois()])
 
     def answers(self, inputs: Tensor, samples: list) -> dict[str, Tensor]:
@@ -220,6 +224,8 @@ class RecordedTeacher(FrozenTeacher):
         Returns:
             dict[str, Tensor]: as :func:`kd_det.sources.answers.of_pass` names them; (N, ...), float32.
         """
+        if not self._kept:
+            return {}
         views = [view_of(sample, tuple(inputs.shape[-2:])) for sample in samples]
         colours = self._colours(inputs, samples)
         images, missing = [], []
@@ -252,8 +258,8 @@ class RecordedTeacher(FrozenTeacher):
     @torch.no_grad()
     def _ask(self, inputs: Tensor, samples: list, missing: list[int]) -> list[dict[str, np.ndarray]]:
         """The live teacher's answers for some images of a batch."""
-        if self.record.missing == 'error' or self.checkpoint is None:
-            why = 'record.missing is \'error\'' if self.record.missing == 'error' else 'there is no checkpoint'
+        why = self.why_not_asked
+        if why is not None:
             raise ConfigError(f'{self.key}.record: {self.record.folder} has no answer for '
                               f'{words_of(samples[missing[0]])} on a canvas of {inputs.shape[-2]}x{inputs.shape[-1]} '
                               f'pixels, and {why}; record it (kd-det record), or let the run do it '
@@ -272,10 +278,11 @@ class RecordedTeacher(FrozenTeacher):
 
     # -- words ------------------------------------------------------------------------------------------------------
     def describe(self) -> list[str]:
-        rule = 'is an error' if self.record.missing == 'error' or self.checkpoint is None else \
-            'is asked of the live teacher and recorded'
+        rule = 'is an error' if self.why_not_asked else 'is asked of the live teacher and recorded'
         lines = [*super().describe(), f'    answers from {self.record.folder}: {len(self.shards)} views, '
                  f'{in_words(self.shards.bytes)} of at most {in_words(self.record.max_bytes)}; what is missing {rule}']
+        if self.boxes is not None:
+            lines.append('    its boxes, with class distributions, are of whole images and follow the augmentation')
         if runs_roi_head(self._asks):
             lines.append('    its RoI head runs, on recorded features: it is asked about the student\'s RoIs')
         return lines

@@ -30,13 +30,13 @@ def view_of(sample: Any, canvas: tuple[int, int]) -> str:
     meta = sample.metainfo
     path = meta.get('img_path') or ''
     flip = meta.get('flip_direction') if meta.get('flip') else None
-    what = [str(meta.get('img_id')), osp.basename(path), _file_size(path),
+    what = [str(meta.get('img_id')), osp.basename(path), file_size(path),
             [int(side) for side in meta['img_shape'][:2]], flip, [int(side) for side in canvas]]
     return hashlib.blake2b(json.dumps(what).encode(), digest_size=8).hexdigest()
 
 
 @functools.cache
-def _file_size(path: str) -> int:
+def file_size(path: str) -> int:
     """Bytes; 0 for what is no file here (an archive's member, a remote store's object)."""
     try:
         return os.stat(path).st_size if path else 0

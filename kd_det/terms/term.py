@@ -80,8 +80,9 @@ class Term(nn.Module):
 
     def asks(self) -> tuple[str, ...] | None:
         """All that it asks of a source's pass: paths of layers, ``'rpn'``, ``'dense'``, ``'rcnn'`` (the RoI head, about
-        the student's RoIs); None: it runs parts of the network itself. Asked after :meth:`check`. Only terms that say
-        it can learn from recorded answers (:class:`kd_det.sources.recorded.RecordedTeacher`).
+        the student's RoIs), ``'boxes'`` (its final boxes, with class distributions); None: it runs parts of the network
+        itself. Asked after :meth:`check`. Only terms that say it can learn from recorded answers
+        (:class:`kd_det.sources.recorded.RecordedTeacher`).
         """
         return None
 

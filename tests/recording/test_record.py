@@ -4,6 +4,7 @@ import re
 import pytest
 import torch
 from conftest import faster_rcnn_cfg, run_tool
+from dense_detectors import dense_cfg
 
 from kd_det.cli import record as record_command
 from kd_det.cli.command import call
@@ -174,3 +175,59 @@ def test_a_teacher_of_which_an_epoch_asked_nothing_is_let_go(distil, tmp_path):
     assert not any(p.is_meta for p in teacher.model.parameters())
     runner.train()
     assert all(p.is_meta for p in teacher.model.parameters())
+
+
+# -- boxes ------------------------------------------------------------------------------------------------------------
+@pytest.fixture
+def boxes(run_config, teacher_checkpoint):
+    """Writes a config in which a dense student learns from the final boxes of a two-stage teacher."""
+    def write(name='boxes.py', steps=FLIP, **teacher):
+        model = dense_cfg('gfl')
+        model.data_preprocessor = faster_rcnn_cfg().data_preprocessor
+        whole = dict(model=teacher_checkpoint[0].to_dict(), test_dataloader=dict(dataset=dict(pipeline=[
+            dict(type='LoadImageFromFile'), dict(type='Resize', scale=(128, 96), keep_ratio=True),
+            dict(type='PackDetInputs')])))
+        model.update(student_type=model.type, type='Distiller',
+                     terms=[dict(type='PseudoLabel', score_thr=0.2, soft={})], teacher=dict(
+                         config=whole, checkpoint=teacher_checkpoint[1], check=0, **teacher))
+        path = run_config(model, name)
+        with open(path, encoding='utf-8') as file:
+            text = file.read()
+        assert FLIP in text
+        with open(path, 'w', encoding='utf-8') as file:
+            file.write(text.replace(FLIP, steps))
+        return path
+    return write
+
+
+FREE = (f"{FLIP}, dict(type='RandomResize', scale=(128, 96), ratio_range=(0.7, 1.3), keep_ratio=True), "
+        "dict(type='Rotate', prob=0.5), dict(type='PhotoMetricDistortion')")
+CROP = "dict(type='RandomCrop', crop_size=(80, 100))"
+
+
+def test_boxes_are_recorded_once_an_image_and_follow_any_augmentation(boxes, tmp_path, capsys):
+    """By two machines; then a run that crops, rotates and resizes at random asks nothing of the teacher."""
+    folder = tmp_path / 'record'
+    assert record(boxes(), '--out', str(folder), '--shard', '1/2') == 0 and views_in(folder) == 4
+    assert record(boxes(steps=FREE), '--out', str(folder), '--shard', '2/2') == 0 and views_in(folder) == 8
+    assert record(boxes(), '--out', str(folder)) == 0 and '8 were there, 0 are new' in capsys.readouterr().out
+    strict = boxes('strict.py', f'{FREE}, {CROP}', record=dict(folder=str(folder), missing='error'))
+    run_tool('train', strict, '--work-dir', str(tmp_path / 'a'), '--cfg-options', 'log_level=INFO')
+    text = next((tmp_path / 'a').rglob('*.log')).read_text()
+    assert re.findall(r'(\d+) answers read, (\d+) asked', text) == [('8', '0')] * 2
+    assert 'loss_pseudo_soft' in text and 'boxes, with class distributions, are of whole images' in text
+
+
+def test_a_run_records_boxes_as_it_goes(boxes, tmp_path):
+    config = boxes(steps=FREE, record=str(tmp_path / 'record'))
+    run_tool('train', config, '--work-dir', str(tmp_path / 'a'), '--cfg-options', 'log_level=INFO')
+    text = next((tmp_path / 'a').rglob('*.log')).read_text()
+    assert re.findall(r'(\d+) answers read, (\d+) asked', text) == [('0', '8'), ('8', '0')]
+
+
+def test_what_does_not_say_where_it_puts_a_box_is_refused(boxes, tmp_path):
+    config = boxes(steps=f"{FLIP}, dict(type='Expand')", record=str(tmp_path / 'r'))
+    for start in (lambda: run_tool('train', config, '--work-dir', str(tmp_path / 'w')), lambda: record(config)):
+        with pytest.raises(ConfigError, match=r'teacher\.record: train_dataloader\.dataset\.pipeline has Expand'):
+            start()
+    assert not (tmp_path / 'r').exists()
