@@ -24,8 +24,8 @@ def check_arguments(key: str, found: Any, target: Any, filled: tuple[str, ...] =
     """
     if not isinstance(found, dict):
         raise ConfigError(f'{key}: found {found!r}; a dict is expected' + (f', {example}' if example else ''))
-    takes = _arguments_of(target)
-    if takes is None:  # takes anything
+    takes, takes_more = arguments_of(target)
+    if takes_more:
         return dict(found)
     known = {name: parameter for name, parameter in takes.items() if name not in filled}
     unknown = [name for name in found if name not in known]
@@ -71,8 +71,8 @@ def build(key: str, cfg: Any, registry: Registry, default: str | dict | None = N
         close = difflib.get_close_matches(str(kind), registry.module_dict, n=3)
         raise ConfigError(f'{key}.type: {kind!r} is not registered'
                           + (f'; did you mean {" or ".join(map(repr, close))}?' if close else ''))
-    takes = _arguments_of(cls)
-    filled = {name: value for name, value in filled.items() if takes is None or name in takes}
+    takes, takes_more = arguments_of(cls)
+    filled = {name: value for name, value in filled.items() if takes_more or name in takes}
     arguments = check_arguments(key, cfg, cls, tuple(filled))
     try:
         return cls(**arguments, **filled)
@@ -95,8 +95,8 @@ def checked(key: str, check: Callable, value: Any, *more: Any) -> Any:
         raise ConfigError(f'{key}: found {value!r}; it must be {rule}') from error
 
 
-def _arguments_of(target: Any) -> dict[str, inspect.Parameter] | None:
-    """Named arguments through the chain of constructors that pass ``**kwargs`` on; None: takes anything."""
+def arguments_of(target: Any) -> tuple[dict[str, inspect.Parameter], bool]:
+    """Named arguments through the chain of constructors that pass ``**kwargs`` on; whether the last takes any more."""
     functions = ([base.__init__ for base in target.__mro__ if '__init__' in vars(base) and base is not object]
                  if inspect.isclass(target) else [target])
     found: dict[str, inspect.Parameter] = {}
@@ -108,5 +108,5 @@ def _arguments_of(target: Any) -> dict[str, inspect.Parameter] | None:
             if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
                 found.setdefault(parameter.name, parameter)
         if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
-            return found
-    return None
+            return found, False
+    return found, True

@@ -11,6 +11,7 @@ from mmengine.hub import get_config
 
 from .channels import fill_model
 from .config_keys import check_depth
+from .config_types import check_types
 from .errors import ConfigError
 from .own_data import expand_data, with_data
 from .shipped import config_file
@@ -84,6 +85,7 @@ def load_config(path: str, options: dict | None = None, data_root: str | None = 
     elif data_root is not None:
         set_data_root(cfg, data_root)
     expand_data(cfg)
+    check_types(cfg, ('model',))
     if isinstance(cfg.get('model'), dict):
         fill_model(cfg.model)
     return cfg
@@ -97,7 +99,7 @@ def _read(path: str) -> Config:
         return get_config(path) if '::' in path and not osp.exists(path) else Config.fromfile(path)
     except ConfigError:
         raise
-    except (OSError, ImportError, SyntaxError, NameError, KeyError, ConfigParsingError) as error:
+    except (OSError, ImportError, SyntaxError, NameError, TypeError, KeyError, ConfigParsingError) as error:
         text = ' '.join(str(error).split())
         raise ConfigError(f'config {path!r} cannot be read: {type(error).__name__}: {text}. A _base_ is relative to '
                           'the file that names it, absolute, kd_det::<folder>/<name>.py or mmdet::<folder>/<name>.py'
@@ -136,8 +138,9 @@ def check_keys(cfg: Config, options: dict) -> None:
     """
     for key in cfg:
         # a child's misspelt key stands beside the right one, which its base has
-        close = difflib.get_close_matches(key, RUNNER_KEYS - set(cfg), n=1, cutoff=0.85) \
-            or difflib.get_close_matches(key, RUNNER_KEYS, n=1, cutoff=0.93)
+        close = difflib.get_close_matches(key, RUNNER_KEYS - set(cfg), n=1, cutoff=0.8) \
+            or difflib.get_close_matches(key, RUNNER_KEYS, n=1, cutoff=0.93) \
+            or [known for known in RUNNER_KEYS if sorted(known) == sorted(key)]
         if key not in RUNNER_KEYS and close:
             raise ConfigError(f'config key {key!r} is read by nothing; did you mean {close[0]!r}?')
     for option in options:

@@ -15,6 +15,9 @@ from .errors import ConfigError
 HOOKS = frozenset('runtime_info timer sampler_seed logger param_scheduler checkpoint visualization'.split())
 PARAMWISE = frozenset('custom_keys bias_lr_mult bias_decay_mult norm_decay_mult flat_decay_mult dwconv_decay_mult '
                       'dcn_offset_lr_mult bypass_duplicate'.split())
+CLIPPING = frozenset('type max_norm norm_type clip_value error_if_nonfinite foreach'.split())
+RANDOMNESS = frozenset({'seed', 'diff_rank_seed', 'deterministic'})
+ENVIRONMENT = frozenset({'cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit'})
 NUMBER = re.compile(r'[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?')
 
 
@@ -30,6 +33,10 @@ def check_depth(cfg: dict) -> None:
         if isinstance(hook, dict) and hook.get('type') in (cls.__name__, cls):
             _known(f'default_hooks.{name}', hook, {*_arguments(cls), 'type', 'priority'})
     _check_optimizer(cfg.get('optim_wrapper'))
+    _known('randomness', cfg.get('randomness'), RANDOMNESS)
+    _known('env_cfg', cfg.get('env_cfg'), ENVIRONMENT, only_close=True)
+    _known('env_cfg.mp_cfg', (cfg.get('env_cfg') or {}).get('mp_cfg'), {'mp_start_method', 'opencv_num_threads'})
+    _known('auto_scale_lr', cfg.get('auto_scale_lr'), {'enable', 'base_batch_size'}, only_close=True)
     loops = {'EpochBasedTrainLoop': EpochBasedTrainLoop, 'IterBasedTrainLoop': IterBasedTrainLoop}
     train = cfg.get('train_cfg')
     if isinstance(train, dict) and (train.get('type') in loops or 'by_epoch' in train):
@@ -51,6 +58,7 @@ def _check_optimizer(wrapper: Any) -> None:
     if wrapper.get('type', 'OptimWrapper') in ('OptimWrapper', 'AmpOptimWrapper'):
         known = {*_arguments(OptimWrapper), *_arguments(AmpOptimWrapper), 'type', 'constructor', 'paramwise_cfg'}
         _known('optim_wrapper', wrapper, known)
+        _known('optim_wrapper.clip_grad', wrapper.get('clip_grad'), CLIPPING)
     if wrapper.get('constructor', 'DefaultOptimWrapperConstructor') in ('DefaultOptimWrapperConstructor',
                                                                        DefaultOptimWrapperConstructor):
         paramwise = wrapper.get('paramwise_cfg')

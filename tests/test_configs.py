@@ -7,6 +7,7 @@ import pytest
 
 from kd_det.config import distilled as entry_of
 from kd_det.config import load_config as read_config
+from kd_det.config_types import check_types
 from kd_det.plain import student_model
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -29,6 +30,7 @@ def test_config_loads_and_names_what_is_registered(path):
     assert MODELS.get(cfg.model.type) is not None
     assert DATASETS.get(cfg.train_dataloader.dataset.type) is not None
     assert 'kd_det' in cfg.custom_imports.imports  # MMDetection's own tools can run it
+    check_types(cfg)
 
 
 @pytest.mark.parametrize('path', FASTER_RCNN + BCKD, ids=lambda p: p.stem)

@@ -8,6 +8,7 @@ from mmengine.config import Config, DictAction
 from mmengine.runner import Runner
 
 from ..config import load_config
+from ..config_types import check_types
 from ..engine.data_check import check_data, report
 from ..engine.distributed import leave, prepare_launcher
 from ..errors import ConfigError
@@ -64,6 +65,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _evaluate(cfg: Config, args: argparse.Namespace, network: str | None) -> None:
+    check_types(cfg)
     findings = check_data(cfg, ('test_dataloader',))
     runner = Runner.from_cfg(cfg)
     report(findings, runner.logger)

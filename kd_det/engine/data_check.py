@@ -91,6 +91,9 @@ def _check_coco(key: str, dataset: dict, policy: dict, evaluated: bool, found: F
     if root and not osp.isdir(root):
         raise DataError(f'{key}.data_root: the folder {root!r} does not exist. Put or link the data set there, or say '
                         'where it is with --data-root PATH' + _hint(root))
+    if not isinstance(dataset.get('ann_file'), str):
+        raise DataError(f'{key}.ann_file: found {dataset.get("ann_file")!r}; an annotation file in COCO format is '
+                        'expected')
     path = osp.join(root, dataset['ann_file']) if not osp.isabs(dataset['ann_file']) else dataset['ann_file']
     coco = _read(key, path)
     found += [('warning', text) for text in check_annotations(key, coco, path, evaluated,

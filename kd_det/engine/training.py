@@ -7,12 +7,14 @@ from mmengine.runner import Runner
 from ..assignment.ignoring import check_ignoring
 from ..compat.checkpoint import load
 from ..config import resume_from
+from ..config_types import check_types
 from .checkpoint_files import latest_whole, write_checkpoints_whole
 from .data_check import check_data, report
 from .distill_hook import distiller_of
 from .distributed import leave
 from .finite_hook import FiniteHook
 from .interrupt_hook import InterruptHook
+from .paramwise_check import check_custom_keys
 from .resume_check import ResumeCheckHook
 from .run_lock import work_directory
 from .seed_hook import SeedHook
@@ -31,12 +33,14 @@ def prepared_runner(cfg: Config, resume: str | None = None, anyway: bool = False
     Raises:
         ConfigError, DataError: what ``--resume`` names, or the data, cannot be used; nothing has been written.
     """
+    check_types(cfg)
     resume_from(cfg, latest_or_afresh(cfg) if resume == 'auto' else resume)
     keep_seed(cfg)
     findings = check_data(cfg, ('train_dataloader', 'val_dataloader'))
     runner = Runner.from_cfg(cfg) if 'runner_type' not in cfg else RUNNERS.build(cfg)
     report(findings, runner.logger)
     check_ignoring(distiller_of(runner))
+    check_custom_keys(runner)
     check_unlabelled(runner)
     write_checkpoints_whole(runner)
     seeds = SeedHook()

@@ -13,6 +13,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import DefaultScope
 
 from kd_det.config import check_keys
+from kd_det.config_types import check_types
 from kd_det.errors import CheckpointMismatch, ConfigError
 
 NAN, INF = float('nan'), float('inf')
@@ -135,6 +136,43 @@ WHOLE = [
     ('train_dataloader.batchsize', 2, r"train_dataloader: .*'batchsize'.*did you mean 'batch_size'"),
     ('train_dataloader.batch_size', '2', r"train_dataloader.batch_size: found the text '2'; a number"),
     ('val_dataloader.num_worker', 2, r"val_dataloader: .*'num_worker'.*did you mean 'num_workers'"),
+    ('modle', dict(type='RetinaNet'), r"'modle' is read by nothing; did you mean 'model'"),
+    ('randomness.sede', 1, r"randomness: .*'sede'.*did you mean 'seed'"),
+    ('env_cfg.cudnn_benchmrk', True, r"env_cfg: .*'cudnn_benchmrk'.*did you mean 'cudnn_benchmark'"),
+    ('auto_scale_lr.enabled', True, r"auto_scale_lr: .*'enabled'.*did you mean 'enable'"),
+    ('optim_wrapper.clip_grad', dict(max_nrom=35), r"clip_grad: .*'max_nrom'.*did you mean 'max_norm'"),
+    ('optim_wrapper.optimizer', dict(type='SGD', lrr=1.0), r"optimizer: SGD has no argument 'lrr'; did you mean 'lr'"),
+    ('optim_wrapper.optimizer.type', 'SDG', r"optim_wrapper.optimizer.type: 'SDG' is not registered; did you mean"),
+    ('param_scheduler', [dict(type='MultiStepLR', milestone=[8])],
+     r"param_scheduler\[0\]: .*'milestone'.*'milestones'"),
+    ('param_scheduler', [dict(milestones=[8])], r"param_scheduler\[0\].type: missing; found \['milestones'\]"),
+    ('train_dataloader.sampler', dict(type='DefaultSampler', shufle=1), r"train_dataloader.sampler: .*'shuffle'"),
+    ('train_dataloader.dataset', dict(type='CocoDataset', pipline=[]), r"dataset: CocoDataset .*'pipline'.*'pipeline'"),
+    ('train_dataloader.dataset', dict(ann_file='a.json'), r'train_dataloader.dataset.type: missing'),
+    ('train_dataloader.dataset', dict(type='CocoDataset', filter_cfg=dict(filter_emty_gt=True)),
+     r"filter_cfg: nothing reads 'filter_emty_gt'; did you mean 'filter_empty_gt'"),
+    ('train_dataloader.dataset', dict(type='CocoDataset', pipeline=[dict(type='Resize', scael=(8, 8))]),
+     r"train_dataloader.dataset.pipeline\[0\]: Resize .*'scael'.*'scale'"),
+    ('train_dataloader.dataset', dict(type='RepeatDataset', times=2, dataset=dict(
+        type='CocoDataset', pipeline=[dict(type='Reszie', scale=(8, 8))])),
+     r"train_dataloader.dataset.dataset.pipeline\[0\].type: 'Reszie' is not registered; did you mean 'Resize'"),
+    ('val_evaluator', dict(type='CocoMetric', metrc='bbox'), r"val_evaluator: CocoMetric .*'metrc'.*'metric'"),
+    ('custom_hooks', [dict(type='EMAHook', momentun=0.1)], r"custom_hooks\[0\]: .*'momentun'; did you mean 'momentum'"),
+    ('custom_hooks', [dict(type='EMAHok')],
+     r"custom_hooks\[0\].type: 'EMAHok' is not registered; did you mean 'EMAHook'"),
+    ('default_hooks.visualization', dict(type='DetVisualizationHook', drw=True), r"visualization: .*'drw'.*'draw'"),
+    ('model.backbone', dict(type='ResNet', dept=18), r"model.backbone: nothing reads 'dept'; did you mean 'depth'"),
+    ('model.backbone', dict(type='ResNett', depth=18), r"model.backbone.type: 'ResNett' .*did you mean 'ResNet'"),
+    ('model.backbone', dict(tpye='ResNet', depth=18), r"model.backbone: nothing reads 'tpye'; did you mean 'type'"),
+    ('model.bbox_head', dict(type='RetinaHead', bbox_coder=dict(type='DeltaXYWHBBoxCoder', target_sds=[1] * 4)),
+     r"model.bbox_head.bbox_coder: nothing reads 'target_sds'; did you mean 'target_stds'"),
+    ('model.train_cfg', dict(rpn_propsal=dict(nms_pre=100)),
+     r"train_cfg: nothing reads 'rpn_propsal'; .*'rpn_proposal'"),
+    ('model.train_cfg', dict(rpn=dict(samplr=dict(type='PseudoSampler'))), r"train_cfg.rpn: .*'samplr'.*'sampler'"),
+    ('model.train_cfg', dict(rcnn=dict(sampler=dict(type='RandomSampler', num=9, pos_fraction=1, neg_pos_up=3))),
+     r"train_cfg.rcnn.sampler: nothing reads 'neg_pos_up'; did you mean 'neg_pos_ub'"),
+    ('model.test_cfg', dict(rpn=dict(nms_per=100)),
+     r"model.test_cfg.rpn: nothing reads 'nms_per'; did you mean 'nms_pre'"),
 ]
 
 
@@ -175,7 +213,7 @@ def test_the_configs_that_are_changed_are_right(pairs):
 
 
 def test_there_are_at_least_sixty():
-    assert len({label(row) for row in TWO_STAGE + DENSE + WHOLE}) >= 90
+    assert len({label(row) for row in TWO_STAGE + DENSE + WHOLE}) >= 120
 
 
 @pytest.mark.parametrize('row', TWO_STAGE, ids=label)
@@ -196,11 +234,20 @@ RUN = dict(model=dict(type='RetinaNet'), train_dataloader=dict(batch_size=2, num
 
 @pytest.mark.parametrize('row', WHOLE, ids=label)
 def test_whole_configs(row):
-    check_keys(Config(copy.deepcopy(RUN)), {})
-    cfg = Config(copy.deepcopy(RUN))
-    cfg.merge_from_dict({row[0]: row[1]})
-    with pytest.raises(ConfigError, match=row[2]):
+    def check(cfg):
         check_keys(cfg, {})
+        check_types(cfg)
+    check(Config(copy.deepcopy(RUN)))
+    cfg = Config(copy.deepcopy(RUN))
+    *parents, last = row[0].split('.')
+    part = cfg
+    for name in parents:
+        if name not in part:
+            part[name] = {}
+        part = part[name]
+    part[last] = row[1]
+    with pytest.raises(ConfigError, match=row[2]):
+        check(cfg)
 
 
 # -- detectors that a method is not for

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 import torch
-from conftest import build, faster_rcnn_cfg, run_tool
+from conftest import faster_rcnn_cfg, run_tool
 from mmengine.config import Config
 
 from kd_det.config import check_keys, load_config
@@ -82,8 +82,6 @@ def test_unknown_config_keys(trained):
         load_config(trained[0], dict(max_epochs=3))
     with pytest.raises(ConfigError, match='does not exist'):
         load_config('nowhere.py')
-    with pytest.raises(TypeError, match='depht'):
-        build(faster_rcnn_cfg() | dict(backbone=dict(type='ResNet', depth=18, depht=3)))
 
 
 def test_mmdetections_own_configs_pass_the_key_check():
