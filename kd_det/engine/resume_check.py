@@ -7,6 +7,8 @@ from mmengine.runner import Runner
 
 from ..config_difference import differing, flat, read_dumped
 from ..errors import CheckpointMismatch, ConfigError
+from .run_identity import changes, made_of
+from .seed_hook import RUN_STATE
 
 COMPARED = ('model', 'train_dataloader', 'unlabelled_dataloader', 'optim_wrapper', 'param_scheduler', 'randomness',
             'chain')
@@ -20,8 +22,9 @@ SHOWN = 8
 class ResumeCheckHook(Hook):
     """Refuses to resume from a checkpoint without optimizer state, of an impossible epoch, or of another config.
 
-    Compared are :data:`COMPARED`. Files (checkpoints, configs) count by their names, the place of the data set not at
-    all; ``train_cfg`` may differ, so that a run can be made longer.
+    Compared are :data:`COMPARED`, with files (checkpoints, configs) by their names and without the place of the data
+    set; then what is in the files, and the number of processes (:func:`.run_identity.made_of`). ``train_cfg`` may
+    differ, so that a run can be made longer.
 
     Args:
         anyway (bool): ``--resume-anyway``: differences of the config are a warning.
@@ -34,6 +37,7 @@ class ResumeCheckHook(Hook):
 
     def __init__(self, anyway: bool = False) -> None:
         self.anyway = anyway
+        self._own: dict[str, Any] | None = None
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         if not runner._resume:
@@ -49,16 +53,26 @@ class ResumeCheckHook(Hook):
                 raise CheckpointMismatch(f'{what}: its {name} is {found!r}; this run ends at {end}'
                                          + ('; raise train_cfg.max_epochs to go on' if name == 'epoch' else ''))
         found = differences(meta.get('cfg') or '', runner.cfg.pretty_text)
+        found += changes((checkpoint.get(RUN_STATE) or {}).get('made_of') or {}, self._made_of(runner))
         if found:
             self._say(runner, what, found)
         _check_optimizer(what, checkpoint['optimizer'], runner)
 
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
+        if 'optimizer' in checkpoint:
+            checkpoint.setdefault(RUN_STATE, {})['made_of'] = self._made_of(runner)
+
+    def _made_of(self, runner: Runner) -> dict[str, Any]:
+        if self._own is None:  # once: files are read
+            self._own = made_of(runner)
+        return dict(self._own)
+
     def _say(self, runner: Runner, what: str, found: list[str]) -> None:
         text = '\n  '.join(found[:SHOWN] + ([f'and {len(found) - SHOWN} more'] if len(found) > SHOWN else []))
         if not self.anyway:
-            raise ConfigError(f'{what}: it is of a run with another config:\n  {text}\nResume with that config, or go '
-                              'on with --resume-anyway')
-        runner.logger.warning(f'{what}: goes on although the config differs:\n  {text}')
+            raise ConfigError(f'{what}: it is of a run with another config, other files or other processes:\n  {text}\n'
+                              'Resume as it was, or go on with --resume-anyway')
+        runner.logger.warning(f'{what}: goes on although this differs:\n  {text}')
 
 
 def _check_optimizer(what: str, state: dict, runner: Runner) -> None:

@@ -12,8 +12,8 @@ from ..datasets.sample_seeds import SeededBatches, own_generator, seed_samples, 
 from ..errors import CheckpointMismatch
 from ..random_state import cpu_random_state, seed_everything, seed_of, set_cpu_random_state
 
-STEP_STATE = 'kd_det_run'
-"""Key in a checkpoint: gradients that wait for the rest of their accumulation."""
+RUN_STATE = 'kd_det_run'
+"""Key in a checkpoint, beside the weights: what a run needs to go on, and to be told from another."""
 
 
 class SeedHook(Hook):
@@ -38,6 +38,8 @@ class SeedHook(Hook):
         self._batches: SeededBatches | None = None
         self._gradients: dict[str, torch.Tensor] | None = None
         self._before_val: tuple | None = None
+        self._begun = (0, 0)  # the running epoch, and the iteration at which it began
+        self._place: dict[str, int] = {}  # batches of its epoch that a resumed run has seen, and their number
 
     def take_over(self, runner: Runner) -> None:
         """Build the runner's train loader, before its loop makes an iterator of it, and seed its samples."""
@@ -64,6 +66,8 @@ class SeedHook(Hook):
 
     def before_train_epoch(self, runner: Runner) -> None:
         seed_everything(seed_of(runner.seed, 'epoch', runner.epoch))
+        if self._begun[0] != runner.epoch:
+            self._begun = (runner.epoch, runner.iter)
         if self._batches is not None and isinstance(runner.train_loop, EpochBasedTrainLoop):
             self._batches.epoch = runner.epoch
 
@@ -94,16 +98,30 @@ class SeedHook(Hook):
             if hasattr(iterator, 'skip_iter'):
                 iterator.skip_iter = lambda count: deque(itertools.islice(iterator, count), maxlen=0)
         elif isinstance(loop, EpochBasedTrainLoop):
-            length = len(loop.dataloader)
-            seen = loop.iter - loop.epoch * length
-            if not 0 <= seen <= length:
-                raise CheckpointMismatch(
-                    f'--resume: the checkpoint is of epoch {loop.epoch}, iteration {loop.iter}; in this run, with '
-                    f'{length} iterations an epoch, that epoch has the iterations {loop.epoch * length} to '
-                    f'{(loop.epoch + 1) * length}. The data or the batch size differ')
+            seen = self._seen(runner, len(loop.dataloader))
+            self._begun = (loop.epoch, loop.iter - seen)
             if seen:
                 self._batches.skip = seen
                 self._number_from(loop, seen)
+
+    def _seen(self, runner: Runner, length: int) -> int:
+        """How many batches of its epoch, of ``length`` now, the run has seen."""
+        loop = runner.train_loop
+        if not self._place:  # of another program, or an earlier version
+            seen = loop.iter - loop.epoch * length
+            if 0 <= seen <= length:
+                return seen
+            raise CheckpointMismatch(
+                f'--resume: the checkpoint is of epoch {loop.epoch}, iteration {loop.iter}; in this run, with {length} '
+                f'iterations an epoch, that epoch has the iterations {loop.epoch * length} to '
+                f'{(loop.epoch + 1) * length}. The data or the batch size differ')
+        seen, before = self._place['seen'], self._place['length']
+        if before == length:
+            return seen
+        now = seen * length // before  # the same share of the images
+        runner.logger.warning(f'--resume: an epoch had {before} iterations and has {length} now; epoch {loop.epoch} '
+                              f'goes on after {now} of them')
+        return now
 
     @staticmethod
     def _number_from(loop: EpochBasedTrainLoop, seen: int) -> None:
@@ -116,11 +134,18 @@ class SeedHook(Hook):
         loop.run_iter = numbered
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        if getattr(runner.optim_wrapper, '_accumulative_counts', 1) > 1 and 'optimizer' in checkpoint:
-            gradients = {name: p.grad.detach().cpu().clone() for name, p in runner.model.named_parameters()
-                         if p.grad is not None}
-            checkpoint[STEP_STATE] = dict(gradients=gradients)
+        if 'optimizer' not in checkpoint:
+            return
+        state = checkpoint.setdefault(RUN_STATE, {})
+        if isinstance(runner.train_loop, EpochBasedTrainLoop):
+            meta = checkpoint['meta']
+            seen = meta['iter'] - self._begun[1] if meta['epoch'] == self._begun[0] else 0
+            state['place'] = dict(seen=seen, length=len(runner.train_dataloader))
+        if getattr(runner.optim_wrapper, '_accumulative_counts', 1) > 1:
+            state['gradients'] = {name: p.grad.detach().cpu().clone() for name, p in runner.model.named_parameters()
+                                  if p.grad is not None}
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
         if runner._resume:
-            self._gradients = (checkpoint.get(STEP_STATE) or {}).get('gradients')
+            state = checkpoint.get(RUN_STATE) or {}
+            self._gradients, self._place = state.get('gradients'), state.get('place') or {}

@@ -1,8 +1,8 @@
 """The frozen teacher: build, load whole, freeze, and feed with its own normalisation."""
 import copy
 import weakref
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -15,7 +15,8 @@ from ..arguments import boolean, fraction, non_negative_int, positive_int
 from ..build import checked
 from ..errors import CheckpointMismatch, ConfigError
 from ..plain import detector_config
-from ..weights import check_values, classes_of, load_whole, mismatch, read_state_dict
+from ..weights import check_values, classes_of, digest, load_whole, mismatch, read_state_dict
+from .casts import CastOnce
 from .folding import fold_batch_norms
 from .inheriting import Inheritance
 from .layers import PROBE_SIDE, LayerShape, channels_of, probe_layers, run_through
@@ -87,10 +88,11 @@ class FrozenTeacher:
         self.model: nn.Module = self._built()
         self.loaded = False
         self.classes: tuple[str, ...] | None = None
+        self.weights_digest: str | None = None
         self.shapes: dict[str, LayerShape] = {}
         self.rpn_levels: list[int] | None = None  # where the RPN is wanted; None: everywhere
         self.folded = 0
-        self._half: list[tuple[nn.Parameter, Tensor]] = []
+        self._casts = CastOnce()
         self.renormalise = renormalisation(student_preprocessor, getattr(self.model, 'data_preprocessor', None))
 
     # -- before training --------------------------------------------------------------------------------------------
@@ -123,7 +125,7 @@ class FrozenTeacher:
         self.loaded = True
 
     def _read_weights(self) -> dict:
-        """The checkpoint's state_dict; its class names are noted."""
+        """The checkpoint's state_dict; its class names and its digest are noted."""
         if not self.checkpoint:
             raise ConfigError(f'{self.key}.checkpoint: found {self.checkpoint!r}; give the file or URL of a trained '
                               'teacher, or --teacher CONFIG CHECKPOINT on the command line')
@@ -132,7 +134,7 @@ class FrozenTeacher:
         except FileNotFoundError as error:
             raise ConfigError(f'{self.key}.checkpoint: there is no file {self.checkpoint!r}; give the file or URL of a '
                               'trained teacher, or --teacher CONFIG CHECKPOINT on the command line') from error
-        self.classes = classes_of(meta)
+        self.classes, self.weights_digest = classes_of(meta), digest(state)
         return state
 
     def _take_weights(self, state: dict) -> None:
@@ -194,7 +196,7 @@ class FrozenTeacher:
         A copy that an EMA hook keeps on another device must not take the teacher of the training along.
         """
         if self._follows(detector):
-            self._whole_precision()
+            self._casts.undo()
             self.model._apply(fn)
 
     def _follows(self, detector: nn.Module) -> bool:
@@ -220,29 +222,11 @@ class FrozenTeacher:
         return Pass(self.model, self.prepare(inputs, samples), samples, self.shapes, whole, self.rpn_levels,
                     scaled if rois is not None else None, self._precision, scale=self.scale_factor)
 
-    @contextmanager
-    def _precision(self) -> Iterator[None]:
-        """Under autocast, weights are cast once, not at each call: PyTorch caches only casts of what trains."""
-        device = self._device_type()
-        if not torch.is_autocast_enabled(device):
-            self._whole_precision()
-        elif not self._half:
-            dtype = torch.get_autocast_dtype(device)
-            for module in self.model.modules():
-                if type(module) in (nn.Conv2d, nn.Linear):
-                    for parameter in module.parameters(recurse=False):
-                        if parameter.dtype == torch.float32:
-                            self._half.append((parameter, parameter.data))
-                            parameter.data = parameter.data.to(dtype)
-        yield
-
     def _device_type(self) -> str:
         return next(self.model.parameters()).device.type
 
-    def _whole_precision(self) -> None:
-        for parameter, weight in self._half:
-            parameter.data = weight
-        self._half = []
+    def _precision(self) -> AbstractContextManager:
+        return self._casts.around(self.model, self._device_type())
 
     @torch.no_grad()
     def prepare(self, inputs: Tensor, samples: list) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ..build import check_arguments
 from ..errors import ConfigError
-from ..weights import digest, load_whole
+from ..weights import load_whole
 from .answers import COLOURS, RecordedPass, apart, kept_for, names_for, not_finite, of_pass, runs_roi_head, together
 from .frozen import FrozenTeacher
 from .layers import LayerShape, part_of
@@ -136,15 +136,14 @@ class RecordedTeacher(FrozenTeacher):
             return
         state = None
         if self.checkpoint is None and self.shards.identities():
-            weights = self.shards.identities()[0]['weights']
+            self.weights_digest = self.shards.identities()[0]['weights']
         else:
             state = self._read_weights()
-            weights = digest(state)
             self._check_fit(state)
             if self.inheritance is not None:
                 own = self.model.state_dict()
                 self.inheritance.hold({name: value for name, value in state.items() if name in own})
-        self.shards.open(dict(weights=weights, network=_hash_of(self._network_cfg),
+        self.shards.open(dict(weights=self.weights_digest, network=_hash_of(self._network_cfg),
                               scale_factor=str(self.scale_factor)))
         if runs_roi_head(self._asks):
             if state is None:
@@ -186,7 +185,7 @@ class RecordedTeacher(FrozenTeacher):
         """Let go of the network, which nothing has been asked of for a while."""
         if not self._has_parameters or self.checkpoint is None:
             return
-        self._whole_precision()
+        self._casts.undo()
         heads = self.model.roi_head if runs_roi_head(self._asks) else None
         self.model = self._built()
         if heads is not None:
@@ -197,7 +196,7 @@ class RecordedTeacher(FrozenTeacher):
     def apply(self, fn: Any, detector: nn.Module) -> None:
         if self._follows(detector):
             self._where = fn(self._where)
-            self._whole_precision()
+            self._casts.undo()
             self.model._apply(fn) if self._has_parameters else apply_to_real(self.model, fn)
 
     def _device_type(self) -> str:
