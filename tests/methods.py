@@ -55,11 +55,31 @@ def _two_teachers(teachers: Teachers) -> ConfigDict:
         rpn_distill=dict(source='both'), rcnn_distill=dict(source='both'))
 
 
+def _junior(teachers: Teachers) -> ConfigDict:
+    return _taught('faster_rcnn', 'FasterRCNNDistiller', rpn_distill=dict(source=['a', 'b']),
+                   sources=dict(a=teachers.of('faster_rcnn'), b=teachers.of('faster_rcnn', 8)),
+                   rcnn_distill=dict(source=['a', 'b'], undecided=0.9))
+
+
+def _confident(teachers: Teachers) -> ConfigDict:
+    return _taught('retinanet', 'Distiller', terms=[dict(type='SoftLabel', source='both', anneal=True)], sources=dict(
+        a=teachers.of('retinanet'), b=teachers.of('retinanet', 8),
+        both=dict(type='Ensemble', members=['a', 'b'], confidence=0.1)))
+
+
+def _mapped(teachers: Teachers) -> ConfigDict:
+    cfg = dense_cfg('gfl', channels=8)
+    cfg.update(student_type=cfg.type, type='Distiller', teacher=teachers.of('gfl'), terms=[dict(type='CrossHead')])
+    return cfg
+
+
 METHODS: dict[str, Callable[[Teachers], ConfigDict]] = {
     'faster_rcnn': lambda teachers: _taught(
         'faster_rcnn', 'FasterRCNNDistiller', teacher=teachers.of('faster_rcnn'), rpn_distill=dict(),
         rcnn_distill=dict(), hints=[dict(layer='neck')]),
     'two teachers': _two_teachers,
+    'junior': _junior,
+    'two confident teachers, retinanet': _confident,
     'class-balanced': lambda teachers: _taught(
         'faster_rcnn', 'Distiller', teacher=teachers.of('faster_rcnn'), terms=[dict(type='ClassBalancedDistillation')]),
     'pkd': _hint(type='PKDLoss'),
@@ -74,6 +94,7 @@ METHODS: dict[str, Callable[[Teachers], ConfigDict]] = {
     'bckd': _dense('gfl', dict(type='BCKD')),
     'ld': _dense('gfl', dict(type='LD')),
     'crosskd': _dense('gfl', dict(type='CrossHead')),
+    'crosskd, mapped': _mapped,
     'crosskd, retinanet, and bckd': _dense('retinanet', dict(type='CrossHead'), dict(type='BCKD', name='own')),
     'pseudo-label': lambda teachers: _taught('gfl', 'Distiller', teacher=teachers.of('faster_rcnn'), terms=[
         dict(type='PseudoLabel', score_thr=0.05)]),
@@ -82,3 +103,6 @@ METHODS: dict[str, Callable[[Teachers], ConfigDict]] = {
                                               peer=dict(config=dense_cfg('rtmdet', width=16).to_dict())),
 }
 """Name -> a function from teachers to the config of a student that the method teaches."""
+IMPLIED = {'FasterRCNNDistiller': {'RPNDistillation', 'RCNNDistillation'}, 'LADDistiller': {'LabelAssignment'},
+           'SoftLabelDistiller': {'SoftLabel'}, 'CoLAD': {'CoLearning'}}
+"""Terms that a preset makes of keys of its own."""

@@ -9,7 +9,7 @@ from methods import METHODS
 from pretend_cuda import DEVICE, OnGPU, move_module, moved, pretended
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from kd_det.adapters import ConvAdapter, IdentityAdapter, LinearAdapter
+from kd_det.adapters import ConvAdapter, GlobalContext, IdentityAdapter, LinearAdapter, align_scale
 from kd_det.assignment import criteria
 from kd_det.assignment.gmm import fit_two_gaussians
 
@@ -61,6 +61,17 @@ def test_adapters(adapter):
     rows = move_module(LinearAdapter(CHANNELS, 3))
     with pretended():
         assert rows(OnGPU(torch.randn(4, CHANNELS)), target_size=()).device == DEVICE
+
+
+def test_the_scale_of_another_map_and_the_global_context():
+    student, teacher = torch.randn(2, CHANNELS, 5, 4), 3 * torch.randn(2, CHANNELS, 3, 6) + 1
+    expected, context = align_scale(student, teacher), move_module(GlobalContext(CHANNELS))
+    with pretended():
+        found = align_scale(OnGPU(student), OnGPU(teacher))
+        assert found.device == context(OnGPU(student)).device == DEVICE
+        with pytest.raises(RuntimeError, match='a tensor of the CPU'):
+            align_scale(OnGPU(student), teacher)
+    torch.testing.assert_close(found.value, expected)
 
 
 def test_the_mixture_fit_and_the_criteria():

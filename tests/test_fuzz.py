@@ -8,7 +8,7 @@ pytest.importorskip('hypothesis', reason='hypothesis is not installed (pip insta
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kd_det.adapters import ConvAdapter, IdentityAdapter, LinearAdapter
+from kd_det.adapters import ConvAdapter, GlobalContext, IdentityAdapter, LinearAdapter, align_scale
 from kd_det.assignment import criteria
 from kd_det.assignment.gmm import fit_two_gaussians
 from kd_det.losses import background_mask, foreground_mask, reduce_loss
@@ -103,6 +103,24 @@ def test_linear_adapters(kind, shape, seed):
     rows = drawn(kind, torch.float32, seed)(*shape, CHANNELS)
     found = unchanged([rows], lambda: LinearAdapter(CHANNELS, 3, num_layers=2)(rows, target_size=tuple(shape[1:])))
     assert found.shape == (*shape, 3) and bool(found.isfinite().all())
+
+
+@QUICK
+@given(kind=kinds, dtype=dtypes, size=st.tuples(*[st.integers(1, 6)] * 2), other=st.tuples(*[st.integers(1, 6)] * 2),
+       channels=st.integers(1, 5), seed=st.integers(0, 10**6))
+def test_the_scale_of_another_map_and_the_global_context(kind, dtype, size, other, channels, seed):
+    values = drawn(kind, dtype, seed)
+    student, teacher = values(2, CHANNELS, *size).requires_grad_(), values(2, channels, *other)
+    try:
+        found = unchanged([student, teacher], lambda: align_scale(student, teacher))
+    except CLEAR as error:
+        assert 'found' in str(error) and channels != CHANNELS
+    else:
+        assert found.shape == student.shape and found.dtype == dtype and bool(found.isfinite().all())
+        found.float().sum().backward()
+        assert bool(student.grad.isfinite().all()) or dtype == torch.float16
+    context, feature = GlobalContext(CHANNELS), student.detach().float()
+    assert bool(unchanged([feature], lambda: context(feature)).isfinite().all())
 
 
 @settings(QUICK, max_examples=60)
