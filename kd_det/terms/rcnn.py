@@ -6,6 +6,7 @@ import torch
 from mmdet.models.roi_heads import GridRoIHead, SparseRoIHead
 from mmdet.models.roi_heads.bbox_heads import BBoxHead, SABLHead
 from mmdet.structures.bbox import get_box_tensor
+from mmdet.utils import reduce_mean
 from torch import Tensor, nn
 
 from ..arguments import at_most_one
@@ -29,7 +30,7 @@ class RCNNDistillation(Stage):
     are; box terms on positives, in the student's encoding. MMDetection's background class is the last index.
 
     On images without labels both answer for the teacher's best proposals, as many for each image as the student samples
-    (``rcnn.sampler.num``); normalised by these.
+    (``rcnn.sampler.num``); normalised by their number, averaged over ranks.
 
     Args:
         stages (str | list[int]): which of the teacher's R-CNN stages teaches each of the student's, where one of them
@@ -176,13 +177,14 @@ class RCNNDistillation(Stage):
         scales = getattr(step.student.roi_head, 'stage_loss_weights', [1.0] * len(self.prefixes))
         for stage, (prefix, partner) in enumerate(zip(self.prefixes, self.partners)):
             scores = step.own.rcnn(stage, stage)['cls_score']
+            count = reduce_mean(scores.new_tensor(float(len(scores)))).clamp(min=1)
             asked, answer = self._ask(step, partner, stage, scores)
             if answer is None:
                 loss = scores.sum() * 0.0
             else:
                 ours, soft = (known_only(one, teacher.known, False)
                               for one in (scores if asked is None else scores[asked], answer['cls_score']))
-                loss = scales[stage] * self.cls(ours, soft, avg_factor=max(len(scores), 1))
+                loss = scales[stage] * self.cls(ours, soft, avg_factor=count)
             losses[f'{prefix}loss_cls_distill{self.suffix}'] = loss
         return losses
 

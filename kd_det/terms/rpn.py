@@ -4,6 +4,7 @@ from typing import Any
 import torch
 from mmdet.models.dense_heads import RPNHead
 from mmdet.structures.bbox import get_box_tensor
+from mmdet.utils import reduce_mean
 from torch import Tensor, nn
 
 from ..arguments import boolean
@@ -24,7 +25,8 @@ class RPNDistillation(Stage):
     positives, in the student's encoding. An RPN level without a partner in the teacher keeps its hard loss whole.
 
     On images without labels as many anchors of each image as the student's RPN samples (``rpn.sampler.num``): half of
-    them where the teacher sees objects most, half drawn at random from the others; normalised by these.
+    them where the teacher sees objects most, half drawn at random from the others; normalised by their number,
+    averaged over ranks.
 
     Args:
         finer_levels (bool): teacher levels that are finer than the student's finest teach that one too: of each anchor
@@ -133,7 +135,8 @@ class RPNDistillation(Stage):
             rows['inside'].append(_by_image(inside, 1).squeeze(-1) > 0)          # (N, h w A)
         logits, soft, inside = (torch.cat(parts, 1) for parts in rows.values())
         chosen = _places_to_ask(soft.detach(), inside, head.train_cfg['sampler']['num'])  # (S,) of N P
-        loss = self.cls(logits.flatten(0, 1)[chosen], soft.flatten(0, 1)[chosen], avg_factor=max(len(chosen), 1))
+        loss = self.cls(logits.flatten(0, 1)[chosen], soft.flatten(0, 1)[chosen], avg_factor=reduce_mean(
+            logits.new_tensor(float(len(chosen)))).clamp(min=1))
         return {f'loss_rpn_cls_distill{self.suffix}': loss}
 
     def _partners(self) -> dict[int, list[tuple[int, int]]]:

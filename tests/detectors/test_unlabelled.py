@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F
 from any_detector import DETECTORS, cascade_rcnn
 from conftest import build, faster_rcnn_cfg, losses_of, make_batch, save_checkpoint, total
-from dense_detectors import dense_cfg
+from dense_detectors import dense_cfg, stirred
 from mmdet.structures.bbox import get_box_tensor
+from two_ranks import forked
 
 from kd_det.detectors.unlabelled import PREFIX
 from kd_det.errors import ConfigError
@@ -234,6 +235,43 @@ def test_bckd_divides_by_what_the_teacher_expects_and_leaves_padding_out(tmp_pat
     assert float(found[f'{PREFIX}loss_cls_bckd']) == pytest.approx(total_loss / expected, rel=1e-3)
     found[f'{PREFIX}loss_bbox_bckd'].backward()
     assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in model.parameters())
+
+
+def of_rank(rank, folder, cfg, parts):
+    """What the terms are on a rank's share of the images without labels."""
+    model = build(copy.deepcopy(cfg), 1).eval()  # norms that do not depend on the batch
+    stirred(model) if hasattr(model, 'bbox_head') else None
+    losses = step(model, make_batch(SIZES, (2, 1)), parts[rank])
+    torch.save({name: float(value.detach()) for name, value in losses.items() if name.startswith(PREFIX)},
+               folder / f'{rank}.pth')
+
+
+@pytest.mark.parametrize('kind', ['dense', 'two-stage'])
+def test_two_ranks_with_unequal_shares_are_one_process_with_all_images(kind, teacher_checkpoint, tmp_path):
+    """And four images are two and two: all divisors are means over ranks, of numbers or of what the teacher expects."""
+    if kind == 'dense':
+        cfg, wide = dense_cfg('gfl'), dense_cfg('gfl', width=16)
+        path = save_checkpoint(stirred(build(copy.deepcopy(wide), seed=3)), tmp_path / 't.pth')
+        cfg.update(student_type=cfg.type, type='Distiller', unlabelled=dict(), terms=[
+            dict(type='BCKD'), dict(type='SoftLabel', seen_from=0.012, min_iou=0.1), dict(type='LD', seen_from=0.012)],
+            teacher=dict(config=wide.to_dict(), checkpoint=path))
+    else:
+        cfg = taught(teacher_checkpoint, hints=[])
+        cfg.train_cfg.rpn.sampler.num = cfg.train_cfg.rcnn.sampler.num = 100_000  # every anchor and proposal
+        cfg.teacher.config.test_cfg.rpn.update(max_per_img=1000, nms=dict(type='nms', iou_threshold=0.2))
+    whole = make_batch(((96, 128), (96, 128), (96, 128), (64, 96)), (3, 2, 0, 1), seed=5)
+    parts = [{key: copy.deepcopy(value[share]) for key, value in whole.items()} for share in (slice(0, 2), slice(2, 4))]
+    forked(of_rank, tmp_path, cfg, parts)
+    ranks = [torch.load(tmp_path / f'{rank}.pth') for rank in (0, 1)]
+    (tmp_path / 'one').mkdir()
+    of_rank(0, tmp_path / 'one', cfg, [whole])
+    expected = torch.load(tmp_path / 'one' / '0.pth')
+    assert set(expected) == {PREFIX + name for name in (
+        ['loss_cls_bckd', 'loss_bbox_bckd', 'loss_cls_distill', 'loss_bbox_distill', 'loss_ld_vlr'] if kind == 'dense'
+        else ['loss_rpn_cls_distill', 'loss_cls_distill'])}
+    for name, value in expected.items():
+        assert (ranks[0][name] + ranks[1][name]) / 2 == pytest.approx(value, rel=1e-4) != 0, name
+        assert ranks[0][name] != pytest.approx(ranks[1][name], rel=1e-2), name  # numbers differ
 
 
 @pytest.mark.parametrize('kind', ['deformable_detr', 'dino'])
