@@ -78,8 +78,10 @@ def build(key: str, cfg: Any, registry: Registry, default: str | dict | None = N
         return cls(**arguments, **filled)
     except (ConfigError, CheckpointMismatch):
         raise
-    except (TypeError, ValueError, KeyError) as error:
-        raise ConfigError(f'{key}: {error}') from error
+    except (TypeError, ValueError, KeyError, AttributeError, AssertionError) as error:
+        # mmengine names the class in some of these; str of a KeyError has quotes around it
+        text = error.args[0] if isinstance(error, KeyError) and error.args else error
+        raise ConfigError(f'{key}: {text or type(error).__name__}') from error
 
 
 def checked(key: str, check: Callable, value: Any, *more: Any) -> Any:

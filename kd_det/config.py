@@ -16,6 +16,7 @@ from .errors import ConfigError
 from .own_data import expand_data, with_data
 from .shipped import config_file
 
+ENDINGS = ('.py', '.json', '.yaml', '.yml')
 # What Runner.from_cfg and the tools read at the top level of a config; other names there are a config's own variables.
 RUNNER_KEYS = frozenset('''
     model work_dir train_dataloader val_dataloader test_dataloader train_cfg val_cfg test_cfg auto_scale_lr
@@ -68,13 +69,15 @@ def load_config(path: str, options: dict | None = None, data_root: str | None = 
         classes: ``--classes``: with ``data_root`` the key ``data`` of :func:`kd_det.own_data.expand_data`.
 
     Raises:
-        ConfigError: no such file, or a ``_base_`` of it is not there; a top-level key that looks like a misspelt runner
-            key, or an option whose top-level key nothing reads (MMEngine would ignore both); ``data_root`` given but
-            the config has none.
+        ConfigError: no such file, no config, one that cannot be executed, or a ``_base_`` of it is not there; ``model``
+            is no dict; a top-level key that looks like a misspelt runner key, or an option whose top-level key nothing
+            reads (MMEngine would ignore both); ``data_root`` given but the config has none.
         DataError: what the key ``data`` names is not there.
     """
     path = config_file(path)
     cfg = _read(path)
+    if 'model' in cfg:
+        check_model(cfg)
     check_keys(cfg, options or {})
     name_student(cfg, path)
     if options:
@@ -85,25 +88,43 @@ def load_config(path: str, options: dict | None = None, data_root: str | None = 
     elif data_root is not None:
         set_data_root(cfg, data_root)
     expand_data(cfg)
-    check_types(cfg, ('model',))
+    try:
+        check_types(cfg, ('model',))
+    except ConfigError as error:
+        raise ConfigError(f'config {path!r}: {error}') from error
     if isinstance(cfg.get('model'), dict):
         fill_model(cfg.model)
     return cfg
 
 
 def _read(path: str) -> Config:
-    if '::' not in path and not osp.isfile(path):
-        raise ConfigError(f'config {path!r} does not exist; give a .py file, kd_det::<folder>/<name>.py for one that '
+    if '::' not in path and not (osp.isfile(path) and path.endswith(ENDINGS)):
+        found = 'is a folder' if osp.isdir(path) else 'does not exist' if not osp.exists(path) else \
+            f'is no config by its name, which ends in {osp.splitext(path)[1]!r}'
+        raise ConfigError(f'config {path!r} {found}; give a .py file, kd_det::<folder>/<name>.py for one that '
                           'ships, or mmdet::<folder>/<name>.py for one of MMDetection')
     try:
         return get_config(path) if '::' in path and not osp.exists(path) else Config.fromfile(path)
-    except ConfigError:
-        raise
-    except (OSError, ImportError, SyntaxError, NameError, TypeError, KeyError, ConfigParsingError) as error:
-        text = ' '.join(str(error).split())
-        raise ConfigError(f'config {path!r} cannot be read: {type(error).__name__}: {text}. A _base_ is relative to '
-                          'the file that names it, absolute, kd_det::<folder>/<name>.py or mmdet::<folder>/<name>.py'
+    except ConfigError as error:
+        if path in str(error):
+            raise
+        raise ConfigError(f'config {path!r}: {error}') from error
+    except RecursionError as error:
+        raise ConfigError(f'config {path!r} cannot be read: a _base_ of it leads back to itself') from error
+    except Exception as error:  # a config is a program of its user's and may raise anything
+        text = ' '.join(str(error).split()).partition(', the current sys.path')[0]
+        raise ConfigError(f'config {path!r} cannot be read: {type(error).__name__}: {text}'
+                          + ('. A _base_ is relative to the file that names it, absolute, kd_det::<folder>/<name>.py '
+                             'or mmdet::<folder>/<name>.py' if isinstance(error, (OSError, ConfigParsingError)) else '')
                           ) from error
+
+
+def check_model(cfg: Config) -> None:
+    """Raises :class:`ConfigError` for a config without a ``model`` that is a dict."""
+    found = cfg.get('model')
+    if not isinstance(found, dict):
+        what = f'model is {found!r}' if 'model' in cfg else 'it has no model'
+        raise ConfigError(f'config {cfg.filename!r}: {what}; a detector, model = dict(type=...), is expected')
 
 
 def name_student(cfg: Config, path: str) -> None:

@@ -10,6 +10,8 @@ from typing import Any, BinaryIO
 
 import torch
 
+from .errors import ConfigError
+
 PART = '.part'
 """Suffix of a file that is being written; one that a killed process left is rubbish."""
 
@@ -84,6 +86,30 @@ def _flush_folder(folder: str) -> None:
         pass
     finally:
         os.close(handle)
+
+
+def check_writable(flag: str, path: str | os.PathLike, folder: bool = False) -> None:
+    """See that something can be written, before work that would be lost; nothing is made.
+
+    Args:
+        flag: of the command line, for the message.
+        path: of the file, or of the folder that files go to; what is missing above it would be made.
+        folder: which of the two.
+
+    Raises:
+        ConfigError: a folder stands where the file is to be, a file where a folder is; no permission.
+    """
+    place = osp.abspath(path)
+    if not folder:
+        if osp.isdir(place):
+            raise ConfigError(f'{flag} {path}: it is a folder; the name of a file is expected')
+        place = osp.dirname(place)
+    while not osp.lexists(place):
+        place = osp.dirname(place)
+    if not osp.isdir(place):
+        raise ConfigError(f'{flag} {path}: {place} is no folder; name another place, or move that file away')
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise ConfigError(f'{flag} {path}: no permission to write into {place}; name another place')
 
 
 def save_whole(obj: Any, path: str | os.PathLike) -> None:

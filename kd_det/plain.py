@@ -6,7 +6,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.logging import print_log
 
 from .channels import fill_model
-from .config import distilled, load_config
+from .config import check_model, distilled, load_config
 from .config_keys import check_options
 from .errors import ConfigError
 from .own_data import class_numbers
@@ -173,6 +173,7 @@ def deployed_config(cfg: Config, network: str | None = None) -> Config:
     Raises:
         ConfigError: ``network`` is 'second' and there is one only.
     """
+    check_model(cfg)
     plain = Config(cfg._cfg_dict.to_dict() if hasattr(cfg, '_cfg_dict') else dict(cfg), cfg_text=cfg.text or '#',
                    filename=cfg.filename and f'{osp.splitext(cfg.filename)[0]}_test.py')
     if network == 'second':

@@ -51,6 +51,8 @@ def config_file(path: str) -> str:
     Raises:
         ConfigError: ``kd_det::`` with a name that does not ship, ``mmdet::`` with one that MMDetection does not have.
     """
+    if not isinstance(path, str):
+        raise ConfigError(f'_base_: found {path!r}; the name of a config file, or a list of them, is expected')
     if osp.exists(path):
         return path
     for prefix in (PREFIX, 'configs/'):

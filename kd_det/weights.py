@@ -1,5 +1,6 @@
 """Load weights whole, or say exactly what does not fit."""
 import hashlib
+import os.path as osp
 import re
 
 import torch
@@ -26,10 +27,14 @@ def read_state_dict(path: str, network: str | None = None) -> tuple[dict, dict]:
         tuple: the state_dict (a bare state_dict file is one too) and the checkpoint's ``meta``.
 
     Raises:
+        FileNotFoundError: there is no such file.
         CheckpointMismatch: the file holds no state_dict.
         kd_det.compat.checkpoint.UnsafeCheckpointError: it holds objects that only running its code could make.
     """
     from mmengine.runner import CheckpointLoader
+    if '://' not in path and not osp.isfile(path):
+        raise FileNotFoundError(f'checkpoint {path!r} ' + ('is a folder; give a file in it' if osp.isdir(path)
+                                                           else 'does not exist; give a file or URL'))
     checkpoint = CheckpointLoader.load_checkpoint(path, map_location='cpu', logger='silent')
     state = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, dict) else None
     if network == 'second' and isinstance(checkpoint, dict):

@@ -2,11 +2,12 @@
 import argparse
 import os.path as osp
 
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 
-from ..config import check_keys, distilled, load_config
+from ..config import check_keys, check_model, distilled, load_config
 from ..own_data import AUTO
 from ..plain import set_teacher, settle_classes, with_student
+from .values import Options
 
 
 def add_changes(parser: argparse.ArgumentParser) -> None:
@@ -15,7 +16,7 @@ def add_changes(parser: argparse.ArgumentParser) -> None:
     add_data(parser)
     parser.add_argument('--teacher', nargs=2, metavar=('CONFIG', 'CHECKPOINT'), help='another teacher')
     parser.add_argument('--student', metavar='CONFIG', help='another student: its model, data and schedule')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
+    parser.add_argument('--cfg-options', nargs='+', action=Options, metavar='KEY=VALUE',
                         help='override settings of the config, e.g. train_cfg.max_epochs=2; lists as key="[a,b]"')
 
 
@@ -38,6 +39,7 @@ def changed_config(args: argparse.Namespace) -> Config:
     place = dict(data_root=args.data_root, classes=classes_of(args))
     options = args.cfg_options or {}
     cfg = load_config(args.config, None if args.student else options, **place)
+    check_model(cfg)
     if args.student:
         added = getattr(distilled(cfg.model), 'added', ())
         # what the student's own 'auto' values hang on comes before they are filled, what distillation adds after

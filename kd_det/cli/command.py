@@ -9,6 +9,9 @@ from ..errors import AssignmentMismatch, CheckpointMismatch, CompareError, Confi
 
 REFUSED = (ConfigError, CheckpointMismatch, AssignmentMismatch, CompareError, StudyError, pickle.UnpicklingError)
 """Bad input: one line for the user. ``UnpicklingError``: a checkpoint that asks for more than data."""
+PLACES = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
+"""The system's own words about a path, which name it. Other OSErrors (a lost connection, no memory) keep their trace.
+"""
 
 
 def fill(parser: argparse.ArgumentParser, command: ModuleType) -> argparse.ArgumentParser:
@@ -46,7 +49,7 @@ def guarded(prog: str, function, /, *arguments, **options) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the interpreter flushes once more at its end
         return 141
-    except REFUSED as error:
+    except (*REFUSED, *PLACES) as error:
         print(f'{prog}: {error}', file=sys.stderr)
         return 2
     except KeyboardInterrupt:

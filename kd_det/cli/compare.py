@@ -7,7 +7,7 @@ import sys
 from ..compare import comparison, plots, report, table
 from ..compare.frequency import LIMITS, frequency_columns, groups_of, read_counts
 from ..errors import CompareError
-from ..files import write_whole
+from ..files import check_writable, write_whole
 
 SUMMARY = 'accuracy and cost of finished runs in one table'
 EXAMPLES = """
@@ -80,6 +80,11 @@ def check(args: argparse.Namespace) -> None:
     for flag in ('plot', 'curves'):
         if getattr(args, flag) and not getattr(args, flag).endswith('.png'):
             raise CompareError(f'--{flag} {getattr(args, flag)}: end the name in .png')
+    if args.width < 20:
+        raise CompareError(f'--width {args.width}: at least 20')
+    for flag in ('json', 'plot', 'curves', 'html'):
+        if getattr(args, flag) not in (None, '-'):
+            check_writable(f'--{flag}', getattr(args, flag))
     if args.names and len(args.names) != len(args.runs):
         raise CompareError(f'--names: {len(args.names)} names for {len(args.runs)} runs')
 

@@ -4,10 +4,9 @@ import argparse
 import json
 import os.path as osp
 
-from mmengine.config import DictAction
-
 from ..errors import ConfigError
 from ..export.onnx_file import check_packages
+from ..files import check_writable
 from ..workflow.estimate import estimate
 from ..workflow.methods import METHODS
 from ..workflow.planning import Plan, make_plan
@@ -15,6 +14,7 @@ from ..workflow.request import Request
 from ..workflow.running import run as run_stages
 from .prepare import add_folder, prepared_of
 from .train import check_amp
+from .values import Options, seed
 
 SUMMARY = 'distil a student on a folder of your own images, in one command'
 EXAMPLES = """
@@ -49,10 +49,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--teacher-scale', type=int, default=1, metavar='N',
                         help='the teacher sees each image at N times the student\'s size, from its own pixels '
                              '(default 1)')
-    parser.add_argument('--seed', type=int, default=0, help='of every training (default 0)')
+    parser.add_argument('--seed', type=seed, default=0, help='of every training (default 0)')
     parser.add_argument('--amp', action='store_true', help='automatic mixed precision')
     parser.add_argument('--onnx', action='store_true', help='export an ONNX file too, verified with ONNX Runtime')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
+    parser.add_argument('--cfg-options', nargs='+', action=Options, metavar='KEY=VALUE',
                         help='changes of the student')
     parser.add_argument('--dry-run', action='store_true',
                         help='print stages, configs and estimated time; write nothing')
@@ -66,6 +66,7 @@ def run(args: argparse.Namespace) -> int:
     if args.amp:
         check_amp()
     out = args.out or f'distill_{osp.basename(osp.abspath(args.data))}'
+    check_writable('--out', out, folder=True)
     if len(args.teacher) > 2:
         raise ConfigError(f'--teacher: found {" ".join(args.teacher)}; CONFIG CHECKPOINT is expected, or CONFIG alone')
     config, checkpoint = [*args.teacher, None][:2]

@@ -8,8 +8,9 @@ from ..compare.images import test_images
 from ..compare.student import build_detector
 from ..config import load_config
 from ..errors import ConfigError
-from ..export.onnx_file import check_packages, write_onnx
+from ..export.onnx_file import check_packages, input_size, write_onnx
 from ..export.plain_files import class_names, plain_config, write_plain
+from ..files import check_writable
 from ..weights import read_state_dict
 
 SUMMARY = 'the student as plain MMDetection files that need no kd_det, and as a verified ONNX file'
@@ -38,7 +39,12 @@ def run(args: argparse.Namespace) -> int:
         check_packages()
     if args.number < 1:
         raise ConfigError(f'--number {args.number}: at least 1')
+    check_writable('OUT', args.out, folder=True)
     cfg = load_config(args.config or beside(args.checkpoint), data_root=args.data_root)
+    plain, _ = plain_config(cfg, args.network)
+    if args.onnx:
+        images = verification_images(args, plain)
+        input_size(plain, args.size)
     files = write_plain(cfg, args.checkpoint, args.out, args.network, args.overwrite)
     print(f'{files.config}\n{files.checkpoint}')
     for kind, reason in files.needs.items():
@@ -50,12 +56,11 @@ def run(args: argparse.Namespace) -> int:
     if not files.needs:
         print('needs no kd_det: plain MMDetection loads ' + ('them' if files.module else 'both'))
     if args.onnx:
-        plain, _ = plain_config(cfg, args.network)
         state, meta = read_state_dict(args.checkpoint, args.network)
         model = build_detector(plain, state, args.checkpoint)
         name = osp.splitext(osp.basename(files.checkpoint))[0]
         path, found = write_onnx(plain, model, osp.join(args.out, f'{name}.onnx'), class_names(cfg, meta),
-                                 verification_images(args, plain), args.size, args.overwrite)
+                                 images, args.size, args.overwrite)
         print(f'{path}\nverified: {found.detections} detections in {found.images} images are the same through ONNX '
               f'Runtime; largest difference {found.box:.2g} pixels, {found.score:.2g} in score')
         if found.ties:
@@ -74,7 +79,11 @@ def beside(checkpoint: str) -> str:
 def verification_images(args: argparse.Namespace, cfg) -> list[str]:
     """``--number`` files of ``--images``, or of the config's test set."""
     if args.images is None:
-        return test_images([cfg], args.number) or []
+        images = test_images([cfg], args.number)
+        if not images:
+            raise ConfigError('--images: the config\'s test set is not there, and the export is verified on images; '
+                              'give a folder of them, or --data-root')
+        return images
     found = sorted(path for ending in ('jpg', 'jpeg', 'png', 'bmp', 'JPG', 'PNG')
                    for path in glob.glob(osp.join(glob.escape(args.images), f'*.{ending}')))
     if not found:

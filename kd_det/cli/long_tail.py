@@ -4,6 +4,7 @@ import os.path as osp
 
 from ..datasets.long_tail import write_long_tail
 from ..errors import DataError
+from .values import seed
 
 SUMMARY = 'a part of a COCO set in which some classes are rare'
 EXAMPLES = """
@@ -16,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('annotations', help='COCO annotation file')
     parser.add_argument('--ratio', type=float, default=20.0,
                         help='images of the most frequent class over those of the rarest (default 20)')
-    parser.add_argument('--seed', type=int, default=0, help='which images are kept (default 0)')
+    parser.add_argument('--seed', type=seed, default=0, help='which images are kept (default 0)')
     parser.add_argument('--order', nargs='+', metavar='CLASS', help='the most frequent first (default: as in the file)')
     parser.add_argument('--out', required=True, help='annotation file to write')
     parser.add_argument('--overwrite', action='store_true', help='replace it if it is there')

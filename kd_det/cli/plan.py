@@ -5,6 +5,7 @@ from mmdet.registry import MODELS
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
+from ..build import build
 from ..detectors import Distiller
 from .changes import add_changes, changed_config
 
@@ -23,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def print_plan(cfg: Config) -> None:
     """Build the detector as the runner would and print its distillation plan."""
     with DefaultScope.overwrite_default_scope(cfg.get('default_scope', 'mmdet')):
-        model = MODELS.build(cfg.model)
+        model = build('model', cfg.model, MODELS)
     print('\n'.join(model.plan()) if isinstance(model, Distiller) else
           f'{type(model).__name__}: a plain detector, nothing is distilled')
 

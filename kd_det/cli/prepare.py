@@ -1,8 +1,10 @@
 """``kd-det data prepare``: a folder of images with annotations as COCO JSON, checked."""
 import argparse
 
+from ..files import check_writable
 from ..mydata.formats import FORMATS
 from ..mydata.prepare import Prepared, prepare, write
+from .values import seed
 
 SUMMARY = 'check a folder of images with COCO, VOC or YOLO annotations and write COCO JSON'
 EXAMPLES = """
@@ -23,7 +25,7 @@ def add_folder(parser: argparse.ArgumentParser) -> None:
                                  '(default: told by names)')
     parser.add_argument('--val-share', type=float, default=0.2, metavar='SHARE',
                         help='of the images for validation, where there is no such part (default 0.2)')
-    parser.add_argument('--split-seed', type=int, default=0, help='another draw of that part (default 0)')
+    parser.add_argument('--split-seed', type=seed, default=0, help='another draw of that part (default 0)')
     parser.add_argument('--skip-bad-boxes', action='store_true', help='leave out boxes that are empty or outside')
 
 
@@ -43,6 +45,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check, print, and write where ``--out`` says."""
+    if args.out:
+        check_writable('--out', args.out, folder=True)
     prepared = prepared_of(args, args.data)
     print(prepared.describe())
     if args.out:

@@ -2,6 +2,7 @@
 import argparse
 
 from ..datasets.split_labels import write_split
+from .values import seed
 
 SUMMARY = 'keep the labels of a part of a COCO set, and list its other images without theirs'
 EXAMPLES = """
@@ -13,7 +14,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
     parser.add_argument('annotations', help='COCO annotation file')
     parser.add_argument('--part', type=float, default=0.2, help='of the images that keep their labels (default 0.2)')
-    parser.add_argument('--seed', type=int, default=0, help='which images (default 0)')
+    parser.add_argument('--seed', type=seed, default=0, help='which images (default 0)')
     parser.add_argument('--out', required=True, help='folder for labelled.json and unlabelled.json')
     parser.add_argument('--overwrite', action='store_true', help='replace files that are there')
 

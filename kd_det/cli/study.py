@@ -16,6 +16,7 @@ from ..study.planning import Settings, plan
 from ..study.records import row_records
 from ..study.running import Scheduler
 from ..study.table import study_table, write_readme
+from .values import seed
 
 SUMMARY = 'train, record and tabulate the rows of a study file'
 EXAMPLES = """
@@ -45,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--import', dest='import_dir', metavar='RUN_DIR',
                         help='record a finished run of kd-det train as --row with --seed, if its config is the row\'s')
     parser.add_argument('--row', help='for --import')
-    parser.add_argument('--seed', type=int, default=0, help='for --import (default 0)')
+    parser.add_argument('--seed', type=seed, default=0, help='for --import (default 0)')
     parser.add_argument('--trainer', help='the program that trains (default kd-det train)')
     parser.add_argument('--evaluator', help='the program that evaluates a finished run and keeps its detections '
                                             '(default kd-det detections)')

@@ -4,7 +4,7 @@ import os
 import os.path as osp
 
 from mmdet.evaluation import DumpDetResults
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.runner import Runner
 
 from ..config import load_config
@@ -12,9 +12,11 @@ from ..config_types import check_types
 from ..engine.data_check import check_data, report
 from ..engine.distributed import leave, prepare_launcher
 from ..errors import ConfigError
+from ..files import check_writable
 from ..plain import deployed_config
 from ..weights import load_deployed
 from .changes import add_data, classes_of
+from .values import Options
 
 SUMMARY = 'evaluate a checkpoint: COCO mAP'
 EXAMPLES = """
@@ -34,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                              'the network\'s own')
     parser.add_argument('--out', help='write the detections to this .pkl file')
     parser.add_argument('--show-dir', help='draw the detections into <work dir>/<timestamp>/<this folder>')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
+    parser.add_argument('--cfg-options', nargs='+', action=Options, metavar='KEY=VALUE',
                         help='override settings of the config')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
@@ -45,6 +47,9 @@ def run(args: argparse.Namespace) -> int:
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     if args.out and not args.out.endswith(('.pkl', '.pickle')):
         raise ConfigError(f'--out {args.out}: MMDetection writes pickle files; end the name in .pkl')
+    for flag, place, folder in (('--work-dir', args.work_dir, True), ('--out', args.out, False)):
+        if place:
+            check_writable(flag, place, folder)
     cfg = load_config(args.config, args.cfg_options, data_root=args.data_root, classes=classes_of(args))
     network = args.network or ('first' if cfg.model.get('type') == 'CoLAD' else None)
     cfg = deployed_config(cfg, network)

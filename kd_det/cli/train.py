@@ -11,8 +11,10 @@ from ..config import keep_config
 from ..engine.distributed import is_first_process, prepare_launcher
 from ..engine.training import run as train
 from ..errors import ConfigError
+from ..files import check_writable
 from .changes import add_changes, changed_config
 from .plan import print_plan
+from .values import seed
 
 SUMMARY = 'train a detector, distilled or not'
 EXAMPLES = """
@@ -40,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--amp', action='store_true', help='automatic mixed precision')
     parser.add_argument('--auto-scale-lr', action='store_true',
                         help='scale the learning rate from auto_scale_lr.base_batch_size to the real batch size')
-    parser.add_argument('--seed', type=int, help='random seed (default: the config\'s)')
+    parser.add_argument('--seed', type=seed, help='random seed (default: the config\'s)')
     parser.add_argument('--print-plan', action='store_true', help='say what is distilled where, and stop')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
@@ -60,6 +62,7 @@ def run(args: argparse.Namespace) -> int:
         cfg.work_dir = args.work_dir
     elif cfg.get('work_dir') is None:
         cfg.work_dir = osp.join('work_dirs', osp.splitext(osp.basename(args.config))[0])
+    check_writable('--work-dir', cfg.work_dir, folder=True)
     chained = args.chain is not None or args.links is not None
     if args.print_plan:
         for part in [link.cfg for link in _links(cfg, args)] if chained else [cfg]:

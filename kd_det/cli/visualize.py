@@ -4,6 +4,7 @@ import sys
 
 from ..compare.comparison import device_named
 from ..errors import CompareError
+from ..files import check_writable
 from ..visualize.features import REDUCTIONS
 from ..visualize.pictures import KINDS, Settings, draw_all
 
@@ -47,6 +48,7 @@ def run(args: argparse.Namespace) -> int:
         raise CompareError(f'--side {args.side}: at least 32')
     if not 0 <= args.score <= 1:
         raise CompareError(f'--score {args.score}: from 0 to 1')
+    check_writable('--out', args.out, folder=True)
     settings = Settings(args.show, args.number, args.files, args.score, args.side, args.reduce, not args.no_teacher,
                         args.overwrite)
     files, remarks = draw_all(args.runs, args.out, settings, args.names, args.data_root, device_named(args.device),

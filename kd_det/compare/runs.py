@@ -48,6 +48,8 @@ def find_run(spec: str, name: str | None = None, data_root: str | None = None) -
         raise CompareError(f'{spec!r} is neither a work directory (what kd-det train writes) nor '
                            'CONFIG:CHECKPOINT')
     if data_root is not None:
+        if not osp.isdir(data_root):
+            raise CompareError(f'--data-root {data_root}: there is no such folder')
         set_data_root(run.cfg, data_root)
     run.name = name or run.name
     return run

@@ -4,6 +4,7 @@ import copy
 from mmengine.config import Config, ConfigDict
 from torch import nn
 
+from ..build import build
 from ..plain import deployed_config
 from ..weights import load_whole
 
@@ -30,6 +31,7 @@ def build_detector(cfg: Config, state_dict: dict, source: str, model: dict | Non
         model (dict | None): in place of :func:`deployed_model` of ``cfg``.
 
     Raises:
+        ConfigError: the config's model cannot be built.
         CheckpointMismatch: names or shapes do not match exactly; lists them.
     """
     import mmdet.models  # noqa: F401  (registers the detectors)
@@ -37,6 +39,7 @@ def build_detector(cfg: Config, state_dict: dict, source: str, model: dict | Non
     from mmengine.model import revert_sync_batchnorm
     from mmengine.registry import init_default_scope
     init_default_scope(cfg.get('default_scope') or 'mmdet')
-    model = revert_sync_batchnorm(MODELS.build(deployed_model(cfg) if model is None else copy.deepcopy(model)))
+    model = deployed_model(cfg) if model is None else copy.deepcopy(model)
+    model = revert_sync_batchnorm(build(f'{cfg.filename or "config"}: model', model, MODELS))
     load_whole(model, state_dict, f'checkpoint {source!r}')
     return model.eval()

@@ -65,7 +65,7 @@ def number(element, path):
     try:
         value = float(text)
     except (TypeError, ValueError):
-        raise ValueError(f'<{path}> is {text!r}, not a number') from None
+        raise ValueError(f'<{path}> is missing' if text is None else f'<{path}> is {text!r}, not a number') from None
     if not math.isfinite(value):
         raise ValueError(f'<{path}> is {text!r}, not a finite number')
     return int(value) if value.is_integer() else value

@@ -34,8 +34,9 @@ def check(root: str, found: Found, skip_bad_boxes: bool = False) -> list[str]:
     remarks = _boxes(root, found, skip_bad_boxes)
     remarks += _classes(root, found)
     for name, part in found.parts.items():
-        if not any(picture.things for picture in part.pictures):
-            raise DataError(f'--data: nothing is annotated in the {len(part.pictures)} images of {name} '
+        if not any(not thing.crowd for _, thing in _boxes_of(part)):
+            crowds = ' but crowds or difficult objects' if _boxes_of(part) else ''
+            raise DataError(f'--data: nothing{crowds} is annotated in the {len(part.pictures)} images of {name} '
                             f'({osp.join(root, part.source)}); a detector learns nothing from it')
     return remarks
 
@@ -127,7 +128,15 @@ def _boxes(root: str, found: Found, skip: bool) -> list[str]:
         raise DataError(f'--data: {len(bad)} boxes are empty or outside their image:{listing(bad)}\nMend them, or '
                         'leave them out: --skip-bad-boxes')
     remarks = [f'left out: {len(bad)} boxes that are empty or outside their image:{listing(bad)}'] if bad else []
-    return remarks + ([f'clipped: {clipped} boxes reached beyond their image'] if clipped else [])
+    if clipped:
+        remarks.append(f'clipped: {clipped} boxes reached beyond their image')
+    thin = [(picture, thing) for part in found.parts.values() for picture, thing in _boxes_of(part)
+            if min(thing.box[2:]) < 1]
+    if thin:
+        picture, thing = thin[0]
+        remarks.append(f'WARNING: {len(thin)} boxes are thinner than a pixel, which training leaves out, e.g. '
+                       f'{[round(v, 3) for v in thing.box]} in {picture.source} ({thing.place})')
+    return remarks
 
 
 def _clipped(box: list[float], width: int, height: int) -> list[float] | None:
@@ -153,9 +162,12 @@ def _classes(root: str, found: Found) -> list[str]:
     everywhere = set().union(*used.values())
     classes = [name for name in first.classes if name in everywhere]
     unused = [name for name in first.classes if name not in everywhere]
+    alike = [name for name in classes if name.strip().lower() in [n.strip().lower() for n in classes if n != name]]
     for part in found.parts.values():
         part.classes = list(classes)
     remarks = [f'left out: the classes {unused}, of which there is no object'] if unused else []
+    if alike:
+        remarks.append(f'WARNING: {alike} are different classes, by nothing but capitals or spaces')
     for name, result in ((TRAIN, 'they cannot be learned'), (VAL, 'what is learned of them cannot be measured')):
         rare = [label for label in classes if name in used and label not in used[name]]
         if rare:

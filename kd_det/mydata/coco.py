@@ -75,7 +75,8 @@ def _part(files: Files, name: str, coco: dict) -> Part:
     path = files.path(name)
     labels = {}
     for category in coco['categories']:
-        if not isinstance(category, dict) or 'id' not in category or not isinstance(category.get('name'), str):
+        if not isinstance(category, dict) or not _is_id(category.get('id')) \
+                or not isinstance(category.get('name'), str) or not category['name'].strip():
             raise DataError(f'--data: {path}: the category {category!r}; dict(id=..., name=...) is expected')
         labels[category['id']] = category['name']
     if len(set(labels.values())) != len(coco['categories']):
@@ -83,13 +84,16 @@ def _part(files: Files, name: str, coco: dict) -> Part:
                         f'{[(c["id"], c["name"]) for c in coco["categories"]]}')
     pictures = {}
     for image in coco['images']:
-        if not isinstance(image, dict) or 'id' not in image or not isinstance(image.get('file_name'), str):
+        if not isinstance(image, dict) or not _is_id(image.get('id')) or not isinstance(image.get('file_name'), str):
             raise DataError(f'--data: {path}: the image {image!r}; dict(id=..., file_name=...) is expected')
         if image['id'] in pictures:
             raise DataError(f'--data: {path}: two images have the id {image["id"]!r}')
         word = word_of(name) or ''
         file = files.image_called(image['file_name'], name, ('images', f'images/{word}', word))
         said = (image['width'], image['height']) if image.get('width') and image.get('height') else None
+        if said and not all(map(_is_number, said)):
+            raise DataError(f'--data: {path}: the image {image["id"]!r} has width and height {said!r}; numbers of '
+                            'pixels are expected')
         # one that is missing is reported with all the others, by the name that the file gives it
         pictures[image['id']] = Picture(file or image['file_name'], name, said=said)
     for note in coco['annotations']:
@@ -99,13 +103,30 @@ def _part(files: Files, name: str, coco: dict) -> Part:
 
 def _add(path: str, pictures: dict, labels: dict, note: Any) -> None:
     place = f'annotation {note.get("id")}' if isinstance(note, dict) else f'annotation {note!r}'
-    if not isinstance(note, dict) or note.get('image_id') not in pictures:
-        raise DataError(f'--data: {path}: {place} is of an image that the file does not list')
-    if note.get('category_id') not in labels:
+    if not isinstance(note, dict) or not _is_id(note.get('image_id')) or note['image_id'] not in pictures:
+        found = f', {note.get("image_id")!r}' if isinstance(note, dict) else ''
+        raise DataError(f'--data: {path}: {place} is of an image that the file does not list{found}; image_id is '
+                        'the id of one of "images"')
+    if not _is_id(note.get('category_id')) or note['category_id'] not in labels:
         raise DataError(f'--data: {path}: {place} is of category {note.get("category_id")!r}; the categories are '
                         f'{labels}')
     box = note.get('bbox')
-    if not isinstance(box, list) or len(box) != 4 or not all(isinstance(v, (int, float)) for v in box):
-        raise DataError(f'--data: {path}: {place} has bbox {box!r}; [x, y, width, height] in pixels is expected')
+    if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)):
+        raise DataError(f'--data: {path}: {place} has bbox {str(box)[:80]}; [x, y, width, height] in pixels is '
+                        'expected')
+    outline = note.get('segmentation') or None
+    if outline is not None and not isinstance(outline, (list, dict)):
+        raise DataError(f'--data: {path}: {place} has segmentation {outline!r}; polygons or a run-length code are '
+                        'expected')
+    if note.get('iscrowd', 0) not in (0, 1):
+        raise DataError(f'--data: {path}: {place} has iscrowd {note["iscrowd"]!r}; 0 or 1 is expected')
     pictures[note['image_id']].things.append(Thing(labels[note['category_id']], list(map(float, box)), place,
-                                                   bool(note.get('iscrowd')), note.get('segmentation') or None))
+                                                   bool(note.get('iscrowd')), outline))
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, (int, str))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < 1e9

@@ -19,14 +19,15 @@ class Files:
         root: the folder.
 
     Raises:
-        DataError: it does not exist, or holds nothing.
+        DataError: it does not exist, holds nothing, or it or a folder in it cannot be read.
     """
 
     def __init__(self, root: str) -> None:
         if not osp.isdir(root):
-            raise DataError(f'--data: the folder {root!r} does not exist')
+            raise DataError(f'--data: {root!r} is a file; the folder of the images is expected' if osp.exists(root) else
+                            f'--data: the folder {root!r} does not exist')
         self.root, self.all, seen = root, [], set()
-        for folder, folders, names in os.walk(root, followlinks=True):
+        for folder, folders, names in os.walk(root, followlinks=True, onerror=_unreadable):
             real = osp.realpath(folder)
             if real in seen:  # a link to a folder above
                 folders.clear()
@@ -78,6 +79,12 @@ class Files:
         return nearest(self._by_stem.get(PurePosixPath(near).stem, []), near)
 
 
+def _unreadable(error: OSError) -> None:
+    """A folder that is left out silently would be a smaller data set."""
+    raise DataError(f'--data: the folder {error.filename!r} cannot be read ({error.strerror}); mend its permissions'
+                    ) from error
+
+
 def _grouped(names: Sequence[str], key) -> dict[str, list[str]]:
     found = defaultdict(list)
     for name in names:
@@ -98,6 +105,20 @@ def nearest(candidates: Sequence[str], near: str) -> str | None:
 
 def _kind(folder: str) -> str:
     return 'images' if folder.lower() in ('labels', 'annotations', 'jpegimages', 'images') else folder
+
+
+def lines_of(path: str) -> list[str]:
+    """The lines of a text file that are not empty, without space around them.
+
+    Raises:
+        DataError: it cannot be read, or is not UTF-8.
+    """
+    try:
+        with open(path, encoding='utf-8') as file:
+            return [line.strip() for line in file if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f'--data: {path!r} cannot be read as UTF-8 text ({error}); save it as UTF-8, or take it away'
+                        ) from error
 
 
 def image_size(path: str) -> tuple[int, int]:

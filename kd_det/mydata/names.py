@@ -5,7 +5,7 @@ from typing import Any
 import yaml
 
 from ..errors import DataError
-from .files import Files
+from .files import Files, lines_of
 
 LISTS = ('classes.txt', 'obj.names', '_darknet.labels', 'labels.txt', 'names.txt')
 
@@ -43,8 +43,7 @@ def declared(files: Files) -> tuple[str, list[str]] | None:
     if (described := data_yaml(files)) is not None:
         found.append((described[0], _of_yaml(files.path(described[0]), described[1]['names'])))
     for name in lists:
-        with open(files.path(name), encoding='utf-8') as file:
-            found.append((name, _checked(files.path(name), [line.strip() for line in file if line.strip()])))
+        found.append((name, _checked(files.path(name), lines_of(files.path(name)))))
     for name, names in found[1:]:
         if names != found[0][1]:
             raise DataError(f'--data: {files.path(found[0][0])} names the classes {found[0][1]}, {files.path(name)} '

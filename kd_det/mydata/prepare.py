@@ -3,7 +3,7 @@ import json
 import os.path as osp
 from dataclasses import dataclass, field
 
-from ..errors import DataError
+from ..errors import ConfigError, DataError
 from ..files import write_whole
 from .as_coco import coco_of
 from .checking import check
@@ -58,6 +58,8 @@ def prepare(root: str, format: str | None = None, classes: list[str] | None = No
     Raises:
         ConfigError, DataError: naming the file and what would do.
     """
+    if classes is not None and (not all(name.strip() for name in classes) or len(set(classes)) != len(classes)):
+        raise ConfigError(f'--classes: found {classes}; names are expected, no two alike')
     found = read_folder(root, format, classes, given)
     remarks = list(found.remarks)
     if classes and found.format != 'yolo':

@@ -4,7 +4,7 @@ from pathlib import PurePosixPath
 
 from ..datasets.voc_to_coco import read_xml
 from ..errors import DataError
-from .files import Files
+from .files import Files, lines_of
 from .found import ALL, Found, Part, Picture, Thing
 from .parts import by_word, called, folder_word
 
@@ -81,8 +81,7 @@ def _groups(files: Files, names: list[str], given: dict[str, str]) -> tuple[dict
 
 def _members(files: Files, names: list[str], image_set: str) -> list[str]:
     stems = {PurePosixPath(name).stem: name for name in names}
-    with open(files.path(image_set), encoding='utf-8') as file:
-        wanted = [line.split()[0] for line in file if line.strip()]
+    wanted = [line.split()[0] for line in lines_of(files.path(image_set))]
     missing = [stem for stem in wanted if stem not in stems]
     if missing or not wanted:
         raise DataError(f'--data: {files.path(image_set)}: ' + (

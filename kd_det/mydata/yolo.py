@@ -3,8 +3,9 @@ import math
 import os.path as osp
 from pathlib import PurePosixPath
 
+from ..engine.object_count import CORNERS
 from ..errors import DataError
-from .files import Files, image_size
+from .files import Files, image_size, lines_of
 from .found import ALL, Found, Part, Picture, Thing
 from .names import LISTS, data_yaml, declared
 from .parts import by_word, folder_word
@@ -60,6 +61,7 @@ def read_yolo(files: Files, labels: dict[str, str | None], classes: list[str] | 
     for part, members in groups.items():
         pictures = [_picture(files, name, of_picture.get(name), named) for name in members]
         source = given.get(part) or str(PurePosixPath(members[0]).parent)
+        _corners(files, part, pictures)
         bare = sum(name not in of_picture for name in members)
         if bare:
             remarks.append(f'{part}: {bare} of {len(members)} images have no label file; they count as images without '
@@ -91,6 +93,9 @@ def _thing(place: str, words: list[str], width: int, height: int, named: tuple[s
             or not all(map(math.isfinite, values)) or values[0] != int(values[0]):
         raise DataError(f'--data: {place}: found {" ".join(words)!r}; class x y w h, or class and the corners of an '
                         'outline, is expected (a confidence behind them must go)')
+    if min(values[1:]) < 1 - BEYOND:
+        raise DataError(f'--data: {place}: found {" ".join(words)!r}; YOLO\'s numbers are shares of the image\'s '
+                        'sides, 0 to 1, and a negative one lies outside')
     if any(value > BEYOND for value in values[1:]):
         raise DataError(f'--data: {place}: found {" ".join(words)!r}; YOLO\'s numbers are shares of the image\'s '
                         f'sides, 0 to 1, and these look like pixels; divide x and w by the width ({width}), y and h by '
@@ -104,6 +109,29 @@ def _thing(place: str, words: list[str], width: int, height: int, named: tuple[s
     xs, ys = [x * width for x in values[1::2]], [y * height for y in values[2::2]]
     return Thing(names[index], [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)], place,
                  outline=[[value for pair in zip(xs, ys) for value in pair]])
+
+
+def _corners(files: Files, part: str, pictures: list[Picture]) -> None:
+    """Refuse shares x1 y1 x2 y2 where the centre, width and height are meant.
+
+    As corners every box of the part is a sound one, and as they are meant a fifth of them leaves its image.
+    """
+    leaving, number = [], 0
+    for picture in pictures:
+        width, height = picture.size
+        for thing in picture.things:
+            x, y, w, h = thing.box
+            right, bottom = x + w / 2, y + h / 2  # the numbers of the file, in pixels
+            number += 1
+            if thing.outline or not (w > right and h > bottom and w <= width + 1 and h <= height + 1):
+                return
+            if x < -2 or y < -2 or x + w > width + 2 or y + h > height + 2:
+                leaving.append((picture, thing))
+    if len(leaving) >= max(CORNERS * number, 1):
+        picture, thing = leaving[0]
+        raise DataError(f'--data: {files.path(picture.source)}, {thing.place}, and {len(leaving) - 1} more of {number} '
+                        f'boxes of {part} leave their image, and all would be sound as corners x1 y1 x2 y2; YOLO\'s '
+                        'numbers are the centre, x y, and width and height')
 
 
 def _groups(files: Files, given: dict[str, str]) -> tuple[dict[str, list[str]], list[str]]:
@@ -136,12 +164,15 @@ def _of_yaml(files: Files) -> dict[str, str]:
     home, found = str(PurePosixPath(name).parent), {}
     for part in ('train', 'val', 'test'):
         entries = content.get(part) or []
-        for entry in [entries] if isinstance(entries, str) else entries:
+        entries = [entries] if isinstance(entries, str) else entries
+        if not isinstance(entries, list) or not all(isinstance(entry, str) for entry in entries):
+            raise DataError(f'--data: {files.path(name)}: {part} is {entries!r}; a folder or list of images, or '
+                            'several, is expected')
+        for entry in entries:
             for base in (content.get('path') or '', ''):
-                place = osp.normpath(osp.join(home, str(base), str(entry))).replace('\\', '/')
+                place = osp.normpath(osp.join(home, str(base), entry)).replace('\\', '/')
                 if place.endswith('.txt') and place in files.all:
-                    with open(files.path(place), encoding='utf-8') as file:
-                        members = [files.image_called(line.strip(), place) for line in file if line.strip()]
+                    members = [files.image_called(line, place) for line in lines_of(files.path(place))]
                 else:
                     members = [one for one in files.images if PurePosixPath(one).is_relative_to(place)]
                 found.update((member, part) for member in members if member)

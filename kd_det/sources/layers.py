@@ -162,7 +162,8 @@ def probe_layers(model: nn.Module, paths: Collection[str], side: int = PROBE_SID
         rpn_levels: levels at which the RPN is run; None: all.
 
     Raises:
-        ConfigError: a layer does not run in a training step of this detector, or returns no tensors.
+        ConfigError: a layer does not run in a training step of this detector, or returns no tensors; the detector
+            cannot be run, because its parts do not fit each other.
     """
     if not paths:
         return {}
@@ -174,7 +175,11 @@ def probe_layers(model: nn.Module, paths: Collection[str], side: int = PROBE_SID
         for path in paths:
             taps.enter_context(tap_layer(model.get_submodule(path), lambda output, found=seen[path]: found.extend(
                 (level, level._version) for level in flatten_levels([output]))))
-        run_through(model, image, {part_of(path) for path in paths}, rpn_levels)
+        try:
+            run_through(model, image, {part_of(path) for path in paths}, rpn_levels)
+        except RuntimeError as error:  # maps that do not fit the next layer
+            raise ConfigError(f'{type(model).__name__} cannot be run on an image of {side}x{side} pixels: '
+                              f'{" ".join(str(error).split())}') from error
     for path, found in seen.items():
         shapes[path].levels = [tuple(level.shape) for level, _ in found]
         shapes[path].overwritten = any(level._version != version for level, version in found)

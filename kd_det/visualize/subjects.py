@@ -9,6 +9,7 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import CheckpointLoader
 from torch import nn
 
+from ..build import build
 from ..compare.runs import Run, find_run
 from ..compare.student import build_detector
 from ..config import distilled, load_config
@@ -70,7 +71,7 @@ def taught(run: Run, device: torch.device) -> Taught:
         ConfigError, CheckpointMismatch: the teacher's checkpoint is not there, or is another network's.
     """
     init_default_scope(run.cfg.get('default_scope') or 'mmdet')
-    model = MODELS.build(run.cfg.model)
+    model = build(f'{run.name}: model', run.cfg.model, MODELS)
     state, _ = read_state_dict(run.checkpoint)
     load_whole(model, state, f'checkpoint {run.checkpoint!r}')
     kept = CheckpointLoader.load_checkpoint(run.checkpoint, map_location='cpu', logger='silent').get('kd_det')

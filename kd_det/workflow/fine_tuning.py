@@ -11,6 +11,7 @@ from mmengine.config import Config, ConfigDict
 from mmengine.registry import DefaultScope
 from torch import nn
 
+from ..build import build
 from ..errors import CheckpointMismatch, ConfigError
 from ..files import save_whole
 from ..own_data import class_numbers
@@ -45,7 +46,7 @@ def read_teacher(cfg: Config, checkpoint: str) -> Teacher:
                           'file or URL of the trained teacher')
     state, meta = read_state_dict(checkpoint)
     teacher = Teacher(checkpoint, state, classes_of(meta))
-    own = _built(cfg.model, len(teacher.classes) if teacher.classes else None)
+    own = built('--teacher', cfg, len(teacher.classes) if teacher.classes else None)
     try:
         load_whole(own, state, f'--teacher checkpoint {checkpoint}')
     except CheckpointMismatch as error:
@@ -57,13 +58,17 @@ def read_teacher(cfg: Config, checkpoint: str) -> Teacher:
     return teacher
 
 
-def _built(model: dict, classes: int | None) -> nn.Module:
-    """The plain detector for so many classes; None: as many as its config says. No random state is changed."""
-    plain = Config(dict(model=copy.deepcopy(student_model(model))))
+def built(flag: str, cfg: Config, classes: int | None = None) -> nn.Module:
+    """The plain detector for so many classes; None: as many as its config says. No random state is changed.
+
+    Raises:
+        ConfigError: it cannot be built; the message names ``flag`` and the file.
+    """
+    plain = Config(dict(model=copy.deepcopy(student_model(cfg.model))))
     if classes is not None:
         plain.merge_from_dict({f'model.{path}': number for path, number in class_numbers(plain.model, classes).items()})
     with torch.random.fork_rng(devices=[]), DefaultScope.overwrite_default_scope('mmdet'):
-        return MODELS.build(ConfigDict(plain.model))
+        return build(f'{flag} {cfg.filename}: model', ConfigDict(plain.model), MODELS)
 
 
 def begins_with(cfg: Config) -> str:
@@ -81,7 +86,7 @@ def begins_with(cfg: Config) -> str:
 
 def of_classes(cfg: Config) -> list[str]:
     """Names of the tensors whose shape hangs on the number of classes."""
-    own, other = (_built(cfg.model, number).state_dict() for number in (2, 3))
+    own, other = (built('--teacher', cfg, number).state_dict() for number in (2, 3))
     return [name for name in own if own[name].shape != other[name].shape]
 
 

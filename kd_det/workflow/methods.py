@@ -8,6 +8,7 @@ from mmdet.registry import MODELS
 from mmengine.config import ConfigDict
 from mmengine.registry import DefaultScope
 
+from ..build import build
 from ..errors import AssignmentMismatch, ConfigError
 from ..plain import student_model
 
@@ -105,7 +106,7 @@ def why_not(name: str, student: dict, teacher: dict, scale: int = 1) -> str | No
     model = ConfigDict({**model, **added, 'student_type': model['type']})
     try:
         with torch.random.fork_rng(devices=[]), DefaultScope.overwrite_default_scope('mmdet'):
-            MODELS.build(model)
+            build('model', model, MODELS)
     except (ConfigError, AssignmentMismatch) as error:
         return ' '.join(str(error).split())
     return None

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 
 from mmengine.config import Config
 
-from ..config import distilled, load_config
+from ..config import check_model, distilled, load_config
 from ..errors import ConfigError
 from ..mydata.prepare import Prepared, texts, write_all
+from ..sources.layers import probe_layers
 from .anchors import Scale, anchor_scale
 from .anchors import of_both as anchors_of_both
 from .configs import (
@@ -21,7 +22,7 @@ from .configs import (
     student_text,
     teacher_text,
 )
-from .fine_tuning import Teacher, begins_with, of_classes, read_teacher, write_start
+from .fine_tuning import Teacher, begins_with, built, of_classes, read_teacher, write_start
 from .methods import METHODS, chosen, distil_model
 from .request import Request
 from .resolution import enlarged, set_size, test_pipeline, two_views
@@ -99,6 +100,9 @@ def make_plan(request: Request, prepared: Prepared) -> Plan:
     """
     student = _own('--student', request.student, request.options)
     teacher = _own('--teacher', request.teacher)
+    _check_network('--student', student)
+    if request.checkpoint is None:  # with one it is built when its weights are read
+        _check_network('--teacher', teacher)
     refuse_masks(student, prepared)
     if request.student_size is not None:
         set_size(student, request.student_size, '--student-size')
@@ -131,12 +135,22 @@ def make_plan(request: Request, prepared: Prepared) -> Plan:
 
 def _own(flag: str, path: str, options: dict | None = None) -> Config:
     cfg = load_config(path, options)
-    if distilled(cfg.get('model') or {}) is not None:
+    check_model(cfg)
+    if distilled(cfg.model) is not None:
         raise ConfigError(f'{flag} {path}: it is itself a distil config; give the plain detector\'s (kd-det export '
                           'makes plain files of a distilled one)')
     if not cfg.get('train_dataloader') or not cfg.get('val_dataloader'):
         raise ConfigError(f'{flag} {path}: it has no train_dataloader and val_dataloader, whose pipelines are needed')
     return cfg
+
+
+def _check_network(flag: str, cfg: Config) -> None:
+    """The plain detector can be built, and its parts fit each other; said of it, not of the methods that fail on it."""
+    network = built(flag, cfg)
+    try:
+        probe_layers(network, ['backbone'])
+    except ConfigError as error:
+        raise ConfigError(f'{flag} {cfg.filename}: {error}') from error
 
 
 def _order_classes(plan: Plan) -> None:

@@ -1,5 +1,6 @@
 """The three formats give one data set; what is wrong is said with the file and what would do; nothing is lost."""
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -202,6 +203,14 @@ def same_images(root):
     shutil.copy(root / 'annotations' / 'train.json', root / 'annotations' / 'val.json')
 
 
+def yolo_corners(root):
+    """The same boxes as shares x1 y1 x2 y2."""
+    for path in (root / 'labels').glob('*.txt'):
+        rows = [[float(word) for word in line.split()] for line in path.read_text().splitlines()]
+        path.write_text(''.join(f'{int(label)} {x - w / 2} {y - h / 2} {x + w / 2} {y + h / 2}\n'
+                                for label, x, y, w, h in rows))
+
+
 @pytest.mark.parametrize('make, words', [
     (lambda root: shutil.rmtree(root), 'does not exist'),
     (lambda root: None, 'is empty'),
@@ -229,6 +238,23 @@ def same_images(root):
     (edited('coco', lambda root, c: c['categories'][0].update(name='Disc')),
      r"val\.json has objects of \['Disc'\], the classes of .*train\.json are \['disc', 'square'\]"),
     (edited('coco', lambda root, c: c['categories'][0].update(name='square')), 'not different'),
+    *((edited('coco', lambda root, c, key=key, value=value, part=part: c[part][0].update({key: value})), words)
+      for part, key, value, words in (
+        ('annotations', 'category_id', [1], r'annotation 0 is of category \[1\]'),
+        ('annotations', 'image_id', [1], r'an image that the file does not list, \[1\]'),
+        ('annotations', 'bbox', [True, 1, 2, 3], r'annotation 0 has bbox \[True'),
+        ('annotations', 'bbox', [10**400, 1, 2, 3], r'annotation 0 has bbox \[1000'),
+        ('annotations', 'bbox', [float('nan'), 1, 2, 3], r'annotation 0 has bbox \[nan'),
+        ('annotations', 'bbox', None, r'annotation 0 has bbox None'),
+        ('annotations', 'segmentation', 'abc', r"annotation 0 has segmentation 'abc'; polygons"),
+        ('annotations', 'iscrowd', 'no', r"annotation 0 has iscrowd 'no'; 0 or 1"),
+        ('images', 'id', [1], r"the image \{'id': \[1\]"),
+        ('images', 'width', '128', r"width and height \('128', 96\)"),
+        ('images', 'file_name', '../../x.png', r'1 images are not in .*\.\./\.\./x\.png, named in'),
+        ('categories', 'id', [1], r"the category \{'id': \[1\]"),
+        ('categories', 'name', ' ', 'the category .*expected'))),
+    (edited('coco', lambda root, c: [note.update(iscrowd=1) for note in c['annotations']]),
+     'nothing but crowds or difficult objects is annotated in the 4 images of val'),
     (edited('coco', lambda root, c: c['annotations'].clear()), r'nothing is annotated in the 4 images of val'),
     (edited('coco', lambda root, c: c['images'].clear() or c['annotations'].clear()), 'lists no images'),
     (edited('coco', lambda root, c: c['images'][1].update(id=0)), 'two images have the id 0'),
@@ -240,6 +266,15 @@ def same_images(root):
      r'photo 2\.xml, object 1: disc'),
     (edited('voc', lambda root: (root / 'Annotations' / 'photo 2.xml').write_text(xml([(0, 1, 1, 2, 2)], (10, 10)))),
      r'is 128x96, .*photo 2\.xml says 10x10'),
+    (edited('voc', lambda root: (root / 'Annotations' / 'photo 2.xml').write_text('<annotation/>')),
+     r'photo 2\.xml: <size/width> is missing'),
+    (edited('yolo', yolo_corners), r'photo 0\.txt, line \d, and \d+ more of 33 boxes of train leave their image, and '
+                                   r'all would be sound as corners x1 y1 x2 y2'),
+    (edited('yolo', lambda root: (root / 'labels' / 'photo 2.txt').write_text('0 -.1 .5 .3 .1\n')), 'a negative one'),
+    (edited('yolo', lambda root: (root / 'data.yaml').write_text('names: [a, b]\ntrain: 5\n')),
+     r'data\.yaml: train is 5; a folder or list of images'),
+    (edited('yolo', lambda root: [(root / 'data.yaml').unlink(), (root / 'classes.txt').write_bytes(b'caf\xe9\nb\n')]),
+     r"classes\.txt' cannot be read as UTF-8 text"),
     (edited('yolo', lambda root: (root / 'data.yaml').unlink()), r'nothing that names their classes.*classes\.txt'),
     (edited('yolo', lambda root: (root / 'classes.txt').write_text('cat\ndog')),
      r'data\.yaml names .*classes\.txt names'),
@@ -266,6 +301,25 @@ def test_bad_boxes_can_be_left_out_and_are_listed(tmp_path):
     edited('coco', lambda root, c: c['annotations'][0].update(bbox=[5, 5, 0, 9]))(tmp_path)
     prepared = prepare(str(tmp_path), skip_bad_boxes=True)
     assert any('left out: 1 boxes' in remark and 'annotation 0' in remark for remark in prepared.remarks)
+
+
+@pytest.mark.parametrize('edit, words', [
+    (lambda c: c['annotations'][0].update(bbox=[3, 4, .3, .4]), 'WARNING: 1 boxes are thinner than a pixel.*tion 0'),
+    (lambda c: c['categories'][0].update(name='Square'), r"WARNING: \['Square', 'square'\] are different classes, by")])
+def test_what_is_odd_is_a_warning(edit, words, tmp_path):
+    coco(tmp_path)
+    path = tmp_path / 'annotations' / 'train.json'
+    content = json.loads(path.read_text())
+    edit(content)
+    path.write_text(json.dumps(content))
+    assert re.search(words, '\n'.join(prepare(str(tmp_path)).remarks))
+
+
+def test_boxes_in_corners_of_yolo_that_could_be_meant_are_not_refused(tmp_path):
+    """A single box that leaves its image among sound ones is clipped, as a hand draws them."""
+    yolo(tmp_path)
+    (tmp_path / 'labels' / 'photo 2.txt').write_text('0 .95 .5 .3 .2\n')
+    assert any('clipped: 1 boxes' in remark for remark in prepare(str(tmp_path)).remarks)
 
 
 def test_a_class_that_is_missing_in_one_part_is_a_warning(tmp_path):
