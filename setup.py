@@ -57,6 +57,7 @@ setup(
         'timm': ['timm>=1.0.15'],
         'export': ['onnx>=1.17', 'onnxruntime>=1.20', 'onnxscript>=0.5'],
         'test': ['pytest>=7', 'pytest-timeout', 'pytest-xdist', 'ruff>=0.6', 'scikit-learn>=1.3', 'matplotlib>=3.7',
-                 'hypothesis>=6', 'timm>=1.0.15', 'onnx>=1.17', 'onnxruntime>=1.20', 'onnxscript>=0.5'],
+                 'hypothesis>=6', 'timm>=1.0.15', 'onnx>=1.17', 'onnxruntime>=1.20', 'onnxscript>=0.5',
+                 'tensorboard>=2.15'],
     },
 )

@@ -62,10 +62,10 @@ def build(key: str, cfg: Any, registry: Registry, default: str | dict | None = N
     cfg = dict(cfg)
     if cfg.setdefault('type', default.get('type')) == default.get('type'):
         cfg = {**default, **cfg}
-    kind = cfg.pop('type')
+    kind, scope = cfg.pop('type'), cfg.pop('_scope_', None)  # MMEngine writes it below a base of another package
     if kind is None:
         raise ConfigError(f'{key}.type: missing; found {sorted(cfg)}')
-    with DefaultScope.overwrite_default_scope('mmdet'):
+    with DefaultScope.overwrite_default_scope(scope or 'mmdet'):
         cls = registry.get(kind) if isinstance(kind, str) else kind
     if cls is None:
         close = difflib.get_close_matches(str(kind), registry.module_dict, n=3)
@@ -75,7 +75,8 @@ def build(key: str, cfg: Any, registry: Registry, default: str | dict | None = N
     filled = {name: value for name, value in filled.items() if takes_more or name in takes}
     arguments = check_arguments(key, cfg, cls, tuple(filled))
     try:
-        return cls(**arguments, **filled)
+        with DefaultScope.overwrite_default_scope(scope):  # None changes nothing
+            return cls(**arguments, **filled)
     except (ConfigError, CheckpointMismatch):
         raise
     except (TypeError, ValueError, KeyError, AttributeError, AssertionError) as error:

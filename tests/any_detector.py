@@ -1,8 +1,10 @@
 """Tiny detectors of every kind that a hint can reach, from MMDetection's own settings."""
 from collections.abc import Callable
 
-from conftest import faster_rcnn_cfg, mmdet_model
+import numpy as np
+from conftest import faster_rcnn_cfg, make_batch, mmdet_model
 from dense_detectors import dense_cfg
+from mmdet.structures.mask import BitmapMasks
 from mmengine.config import ConfigDict
 
 RESNET = dict(type='ResNet', depth=18, num_stages=4, norm_cfg=dict(type='BN', requires_grad=True), norm_eval=False,
@@ -140,3 +142,19 @@ DETECTORS: dict[str, Callable[[int], ConfigDict]] = dict(
     gfl=dense('gfl', 'GFL'), yolox=dense('yolox', 'YOLOX'), rtmdet=dense('rtmdet', 'RTMDet'), ssd=ssd,
     centernet=centernet, detr=detr, deformable_detr=deformable_detr, dino=dino)
 """Name -> a function from the backbone's base channels (8: student, 16: teacher) to a detector's config."""
+
+
+def batch_of(seed=0, name='') -> dict:
+    """Two images as a detector of :data:`DETECTORS` wants them, one without objects."""
+    batch = make_batch(sizes=((128, 128),) * 2, objects=(3, 0), seed=seed)
+    for sample in batch['data_samples']:
+        sample.set_metainfo(dict(batch_input_shape=(128, 128), pad_shape=(128, 128),
+                                 border=np.array([0, 128, 0, 128], dtype=np.float32)))
+        if name != 'mask_rcnn':
+            continue
+        boxes = sample.gt_instances.bboxes.int().tolist()
+        masks = np.zeros((len(boxes), 128, 128), dtype=np.uint8)
+        for mask, (x1, y1, x2, y2) in zip(masks, boxes):
+            mask[y1:y2, x1:x2] = 1
+        sample.gt_instances.masks = BitmapMasks(masks, 128, 128)
+    return batch

@@ -1,34 +1,17 @@
 """The general distiller takes any MMDetection detector as it is: its class, losses, predictions and checkpoint stay."""
 import copy
 
-import numpy as np
 import pytest
 import torch
-from any_detector import DETECTORS
-from conftest import build, losses_of, make_batch, save_checkpoint, total
+from any_detector import DETECTORS, batch_of
+from conftest import build, losses_of, save_checkpoint, total
 from mmdet.registry import MODELS
-from mmdet.structures.mask import BitmapMasks
 from mmengine.config import ConfigDict
 
 from kd_det.plain import student_model
 
 TRANSFORMERS = ('detr', 'deformable_detr', 'dino')
 LAYERS = {name: ['backbone', 'neck', *(['encoder.layers.0'] if name in TRANSFORMERS else [])] for name in DETECTORS}
-
-
-def batch_of(seed=0, name=''):
-    batch = make_batch(sizes=((128, 128),) * 2, objects=(3, 0), seed=seed)
-    for sample in batch['data_samples']:
-        sample.set_metainfo(dict(batch_input_shape=(128, 128), pad_shape=(128, 128),
-                                 border=np.array([0, 128, 0, 128], dtype=np.float32)))
-        if name != 'mask_rcnn':
-            continue
-        boxes = sample.gt_instances.bboxes.int().tolist()
-        masks = np.zeros((len(boxes), 128, 128), dtype=np.uint8)
-        for mask, (x1, y1, x2, y2) in zip(masks, boxes):
-            mask[y1:y2, x1:x2] = 1
-        sample.gt_instances.masks = BitmapMasks(masks, 128, 128)
-    return batch
 
 
 @pytest.fixture(scope='module')

@@ -3,11 +3,12 @@ import copy
 
 import pytest
 import torch
-from any_detector import DETECTORS
-from conftest import build, faster_rcnn_cfg, losses_of, make_batch, total
+from any_detector import DETECTORS, batch_of
+from conftest import build, faster_rcnn_cfg, losses_of, make_batch, save_checkpoint, total
 from mmengine.config import ConfigDict
 from mmengine.hub import get_config
 
+from kd_det.channels import fill_model
 from kd_det.errors import ConfigError
 
 
@@ -87,6 +88,41 @@ def test_pairs_of_other_strides_and_kinds_train(student, source, options, names,
         assert float(losses[name]) > 0, name
     total(losses).backward()
     assert all(p.grad.abs().sum() > 0 for n, p in model.adapter_parameters().items() if p.dim() > 1), names
+
+
+FAMILIES = dict(
+    mobilenetv2=dict(type='MobileNetV2', widen_factor=0.25, out_indices=(1, 2, 4, 6)),
+    regnet=dict(type='RegNet', base_channels=8, arch=dict(w0=8, wa=8.0, wm=2.0, group_w=8, depth=6, bot_mul=1.0)),
+    swin=dict(type='SwinTransformer', embed_dims=12, depths=(1, 1, 1, 1), num_heads=(1, 1, 1, 1), window_size=4))
+
+
+@pytest.mark.parametrize('family', FAMILIES)
+def test_backbones_of_other_families_on_either_side(family, tmp_path):
+    """By one line, Swin's in a Mask R-CNN; the neck is of another width, images are normalised otherwise."""
+    name = 'mask_rcnn' if family == 'swin' else 'faster_rcnn'
+
+    def detector(width):
+        cfg = STUDENTS[name](width)
+        cfg.backbone = dict(FAMILIES[family])  # the one line
+        cfg.neck.in_channels = 'auto'
+        cfg.data_preprocessor.update(mean=[0.0] * 3, std=[255.0] * 3)
+        fill_model(cfg)
+        return cfg
+    terms = dict(rpn_distill=dict(), rcnn_distill=dict(), hints=[dict(layer='neck')])
+    student = detector(8)
+    wide = faster_rcnn_cfg(width=16, channels=24)
+    for source in (wide, detector(8)):
+        weights = save_checkpoint(build(copy.deepcopy(source), 7), tmp_path / 'teacher.pth')
+        own = student if source is wide else STUDENTS['faster_rcnn'](8)
+        cfg = ConfigDict(copy.deepcopy(own), student_type=own.type, type='FasterRCNNDistiller', **copy.deepcopy(terms),
+                         teacher=dict(config=copy.deepcopy(source), checkpoint=weights))
+        model = build(cfg, 1)
+        losses = losses_of(model, batch_of(name=name))
+        assert {'loss_rpn_cls_distill', 'loss_cls_distill', 'loss_hint_neck'} <= set(losses)
+        total(losses).backward()
+        first = next(p for p in model.backbone.parameters() if p.dim() == 4)
+        assert first.grad.any(), type(model.backbone).__name__
+        assert all(p.grad.any() for p in model.adapter_parameters().values() if p.dim() > 1)
 
 
 @pytest.mark.parametrize('layer, inside', [('backbone.layer2.0.conv1', True), ('backbone.layer2', False)])

@@ -69,7 +69,8 @@ def test_dense_run(run, tmp_path, capsys):
 @pytest.mark.parametrize('change, words', [
     ('teacher', '--no-teacher leaves teachers out'), ('adapters', 'no "kd_det" entry, so no adapters'),
     ('number', '--number 0: at least 1'), ('score', '--score 1.5: from 0 to 1'), ('side', '--side 8: at least 32'),
-    ('file', 'no image \'nothing.png\''), ('names', '2 names for 1 runs'), ('data', 'say where the data is'),
+    ('file', 'no image \'nothing.png\''), ('names', '2 names for 1 runs'),
+    ('data', '--data-root .*nowhere: there is no such folder'),
     ('nothing', 'nothing could be drawn: .*no dense head')])
 def test_what_cannot_be_drawn_says_why(change, words, run, tmp_path, capsys):
     spec = run(faster_rcnn_cfg(), faster_rcnn_cfg(width=16), kept=change != 'adapters',
