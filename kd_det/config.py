@@ -218,6 +218,18 @@ def resume_from(cfg: Config, resume: str | None) -> None:
         cfg.load_from = resume
 
 
+def check_load_from(cfg: Config) -> None:
+    """``load_from`` is a file or a URL.
+
+    Raises:
+        ConfigError: it is neither.
+    """
+    found = cfg.get('load_from')
+    if found and (not isinstance(found, str) or ('://' not in found and not osp.isfile(found))):
+        raise ConfigError(f'load_from: there is no file {found!r}; give the file or URL of a checkpoint to begin from, '
+                          'or None')
+
+
 def keep_config(cfg: Config) -> None:
     """Refuse a work directory in which the runner's dump of the resolved config would replace the config itself.
 

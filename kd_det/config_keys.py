@@ -10,6 +10,8 @@ from mmengine.optim import AmpOptimWrapper, DefaultOptimWrapperConstructor, Opti
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop
 from torch.utils.data import DataLoader
 
+from .arguments import non_negative, non_negative_int, positive, positive_int
+from .build import checked
 from .errors import ConfigError
 
 HOOKS = frozenset('runtime_info timer sampler_seed logger param_scheduler checkpoint visualization'.split())
@@ -19,6 +21,15 @@ CLIPPING = frozenset('type max_norm norm_type clip_value error_if_nonfinite fore
 RANDOMNESS = frozenset({'seed', 'diff_rank_seed', 'deterministic'})
 ENVIRONMENT = frozenset({'cudnn_benchmark', 'mp_cfg', 'dist_cfg', 'resource_limit'})
 NUMBER = re.compile(r'[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?')
+
+NUMBERS = {
+    r'\w+_dataloader\.batch_size': positive_int, r'\w+_dataloader\.num_workers': non_negative_int,
+    r'train_cfg\.(max_epochs|max_iters|val_interval)': lambda name, value: positive_int(
+        name, int(value) if isinstance(value, float) and value.is_integer() else value),  # as MMEngine takes them
+    r'optim_wrapper\.optimizer\.lr': positive, r'optim_wrapper\.optimizer\.(weight_decay|momentum)': non_negative,
+    r'optim_wrapper\.accumulative_counts': positive_int, r'optim_wrapper\.clip_grad\.max_norm': positive,
+    r'default_hooks\.logger\.interval': positive_int, r'randomness\.seed': non_negative_int}
+"""Where a number stands that would be taken as it is, or refused without its key; None is always allowed."""
 
 
 def check_depth(cfg: dict) -> None:
@@ -50,6 +61,47 @@ def check_depth(cfg: dict) -> None:
         for where, value in _leaves(cfg.get(key), key):
             if isinstance(value, str) and NUMBER.fullmatch(value.strip()):
                 raise ConfigError(f'{where}: found the text {value!r}; a number is expected, without quotes')
+    _check_numbers(cfg)
+
+
+def check_complete(cfg: dict) -> None:
+    """What a training needs is there, and validation is there as a whole or not at all.
+
+    Raises:
+        ConfigError: naming the keys.
+    """
+    missing = [key for key in ('model', 'train_dataloader', 'train_cfg', 'optim_wrapper') if not cfg.get(key)]
+    if missing:
+        raise ConfigError(f'{", ".join(missing)}: not in the config, and a training needs them')
+    validation = {key: bool(cfg.get(key)) for key in ('val_dataloader', 'val_cfg', 'val_evaluator')}
+    if len(set(validation.values())) > 1:
+        there = [key for key, found in validation.items() if found]
+        raise ConfigError(f'{", ".join(validation.keys() - set(there))}: not in the config, which has '
+                          f'{", ".join(there)}; give all three to validate, or set all three to None')
+
+
+def _check_numbers(cfg: dict) -> None:
+    for key in ('train_dataloader', 'val_dataloader', 'test_dataloader', 'unlabelled_dataloader', 'train_cfg',
+                'optim_wrapper', 'default_hooks', 'randomness'):
+        for where, value in _leaves(cfg.get(key), key):
+            rule = next((rule for pattern, rule in NUMBERS.items() if re.fullmatch(pattern, where)), None)
+            if rule is not None and value is not None:
+                checked(where, rule, value)
+    interval = ((cfg.get('default_hooks') or {}).get('checkpoint') or {}).get('interval')
+    if interval == 0:
+        raise ConfigError('default_hooks.checkpoint.interval: found 0, which saves nothing; it must be 1 or larger, or '
+                          '-1 to save no checkpoint')
+    std = ((cfg.get('model') or {}).get('data_preprocessor') or {}).get('std')
+    for i, value in enumerate(std if isinstance(std, (list, tuple)) else ()):
+        checked(f'model.data_preprocessor.std[{i}]', positive, value)
+    seed = (cfg.get('randomness') or {}).get('seed')
+    if seed is not None and seed >= 2**32:
+        raise ConfigError(f'randomness.seed: found {seed}; it must be less than 2**32')
+    for split in ('train', 'val', 'test', 'unlabelled'):
+        loader = cfg.get(f'{split}_dataloader') or {}
+        if loader.get('persistent_workers') and not loader.get('num_workers'):
+            raise ConfigError(f'{split}_dataloader.persistent_workers: found True, and num_workers is '
+                              f'{loader.get("num_workers", 0)}; it must be False, or num_workers 1 or larger')
 
 
 def _check_optimizer(wrapper: Any) -> None:

@@ -44,8 +44,10 @@ def set_teacher(cfg: Config, config: str, checkpoint: str) -> None:
     """``--teacher CONFIG CHECKPOINT``: another teacher, the rest of the ``teacher`` dict (scale_factor ...) stays.
 
     Raises:
-        ConfigError: the config is of no distiller with a teacher.
+        ConfigError: the config is of no distiller with a teacher; the two stand the other way round.
     """
+    if config.endswith(('.pth', '.pt', '.safetensors')) or checkpoint.endswith('.py'):
+        raise ConfigError(f'--teacher {config} {checkpoint}: the config comes first, then the checkpoint')
     if 'teacher' not in cfg.model:
         raise ConfigError(f'--teacher: model.type {cfg.model.get("type")!r} has no teacher; give a distil config')
     cfg.model.teacher.update(config=config, checkpoint=checkpoint)

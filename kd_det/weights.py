@@ -35,7 +35,11 @@ def read_state_dict(path: str, network: str | None = None) -> tuple[dict, dict]:
     if '://' not in path and not osp.isfile(path):
         raise FileNotFoundError(f'checkpoint {path!r} ' + ('is a folder; give a file in it' if osp.isdir(path)
                                                            else 'does not exist; give a file or URL'))
-    checkpoint = CheckpointLoader.load_checkpoint(path, map_location='cpu', logger='silent')
+    try:
+        checkpoint = CheckpointLoader.load_checkpoint(path, map_location='cpu', logger='silent')
+    except (KeyError, ImportError) as error:  # a name that torchvision:// or open-mmlab:// does not have, no client
+        raise CheckpointMismatch(f'{path}: cannot be read ({type(error).__name__}: {error}); give a file, an http(s) '
+                                 'URL, or a name that this scheme has') from error
     state = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, dict) else None
     if network == 'second' and isinstance(checkpoint, dict):
         state = _second_of(checkpoint, path) or state

@@ -10,8 +10,8 @@ LAYERS = (
     'workflow', 'chain doctor doctor_training export mydata pseudo recording study visualize', 'compare',
     'engine', 'detectors', 'terms', 'sources', 'plain',
     'config heads losses', 'assignment channels', 'backbones',
-    'adapters compat config_types datasets own_data shipped weights',
-    'arguments build config_difference config_keys files random_state tap training_only version', 'errors')
+    'adapters compat config_keys config_types datasets own_data shipped weights',
+    'arguments build config_difference files random_state tap training_only version', 'errors')
 """From the top down: folders and modules of the package; those of one layer do not import each other."""
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names.split()}
 LATE = {

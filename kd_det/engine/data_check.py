@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from mmengine.config import Config
 
 from ..errors import ConfigError, DataError
+from .agreement_check import check_class_numbers, check_evaluator
 from .annotation_check import check_annotations
 from .distributed import is_first_process
 from .image_check import check_images
@@ -63,6 +64,10 @@ def check_data(cfg: Config, loaders: Iterable[str]) -> Findings:
             if spot not in seen:
                 seen[spot] = _check_coco(key, dataset, policy, loader.startswith('val'), found)
             counts.append(seen[spot])
+            if seen[spot] is not None:
+                check_class_numbers(cfg, key, wanted_classes(key, dataset))
+                if not loader.startswith('train'):
+                    check_evaluator(cfg, loader, annotation_file(dataset))
         if counts and None not in counts:
             _check_amount(cfg, loader, counts, found)
     return found
@@ -94,7 +99,7 @@ def _check_coco(key: str, dataset: dict, policy: dict, evaluated: bool, found: F
     if not isinstance(dataset.get('ann_file'), str):
         raise DataError(f'{key}.ann_file: found {dataset.get("ann_file")!r}; an annotation file in COCO format is '
                         'expected')
-    path = osp.join(root, dataset['ann_file']) if not osp.isabs(dataset['ann_file']) else dataset['ann_file']
+    path = annotation_file(dataset)
     coco = _read(key, path)
     found += [('warning', text) for text in check_annotations(key, coco, path, evaluated,
                                                               policy.get('unknown_categories', 'error'))]
@@ -104,6 +109,11 @@ def _check_coco(key: str, dataset: dict, policy: dict, evaluated: bool, found: F
     count = count_objects(coco, classes, dataset)
     found += describe(key, count, classes)
     return count
+
+
+def annotation_file(dataset: dict) -> str:
+    """Where a data set's annotations are."""
+    return osp.join(dataset.get('data_root') or '', dataset['ann_file'])
 
 
 def _read(key: str, path: str) -> dict:
@@ -129,8 +139,8 @@ def _hint(root: str) -> str:
     return f'. Make it with: kd-det data digits --out {shlex.quote(root)}'
 
 
-def _check_classes(key: str, dataset: dict, coco: dict, path: str) -> tuple[str, ...]:
-    found = [c['name'] for c in coco['categories']]
+def wanted_classes(key: str, dataset: dict) -> list[str]:
+    """The class names of a data set, in order."""
     wanted = (dataset.get('metainfo') or {}).get('classes')
     if wanted is None:
         from mmdet.datasets import CocoDataset
@@ -141,12 +151,17 @@ def _check_classes(key: str, dataset: dict, coco: dict, path: str) -> tuple[str,
                             '(one class needs a comma: ("name",))')
         with open(wanted, encoding='utf-8') as file:
             wanted = file.read().split('\n')
+    return list(wanted)
+
+
+def _check_classes(key: str, dataset: dict, coco: dict, path: str) -> tuple[str, ...]:
+    found, wanted = [c['name'] for c in coco['categories']], wanted_classes(key, dataset)
     missing = [c for c in wanted if c not in found]
     if missing:
         raise DataError(f'{key}.metainfo.classes: {path!r} has no {missing}; its categories are {found}. MMDetection '
                         'would train without the missing classes')
     order = [name for name in found if name in wanted]
-    if order != list(wanted):
+    if order != wanted:
         raise DataError(f'{key}.metainfo.classes: found {tuple(wanted)}, and {path!r} has its categories in the order '
                         f'{tuple(order)}. MMDetection numbers labels by the file, so that names and labels would not '
                         'belong together; write the classes in the file\'s order, or reorder its categories')

@@ -108,6 +108,11 @@ class DistillHook(Hook):
     @staticmethod
     def _check_schedules(model: Distiller, runner: Runner) -> None:
         if isinstance(runner.train_loop, EpochBasedTrainLoop):
+            for term in model.terms:
+                if term.schedule.start >= runner.max_epochs:
+                    raise ConfigError(f'{term.key}.start_epoch: found {term.schedule.start}, and the run ends '
+                                      f'with epoch {runner.max_epochs} (train_cfg.max_epochs); the term would never '
+                                      'act')
             return
         for term in model.terms:
             if not term.schedule.is_constant:

@@ -6,7 +6,8 @@ from mmengine.runner import Runner
 
 from ..assignment.ignoring import check_ignoring
 from ..compat.checkpoint import load
-from ..config import resume_from
+from ..config import check_load_from, resume_from
+from ..config_keys import check_complete, check_depth
 from ..config_types import check_types
 from .checkpoint_files import latest_whole, write_checkpoints_whole
 from .data_check import check_data, report
@@ -27,14 +28,20 @@ def prepared_runner(cfg: Config, resume: str | None = None, anyway: bool = False
 
     Args:
         cfg (Config): resolved: ``work_dir``, launcher, seed and precision are in it. Changed in place.
-        resume (str | None): ``--resume``: None, ``'auto'`` for the latest checkpoint in the work directory, or a file.
+        resume (str | None): ``--resume``: ``'auto'`` for the latest checkpoint in the work directory, or a file; None:
+            as the config's own ``resume`` says.
         anyway (bool): ``--resume-anyway``: also under another config than the run's.
 
     Raises:
         ConfigError, DataError: what ``--resume`` names, or the data, cannot be used; nothing has been written.
     """
+    check_complete(cfg)
+    check_depth(cfg)
     check_types(cfg)
+    if resume is None and cfg.get('resume') and not cfg.get('load_from'):
+        resume = 'auto'
     resume_from(cfg, latest_or_afresh(cfg) if resume == 'auto' else resume)
+    check_load_from(cfg)
     keep_seed(cfg)
     findings = check_data(cfg, ('train_dataloader', 'val_dataloader'))
     runner = Runner.from_cfg(cfg) if 'runner_type' not in cfg else RUNNERS.build(cfg)

@@ -6,7 +6,7 @@ import copy
 
 import pytest
 import torch
-from conftest import build, faster_rcnn_cfg, save_checkpoint
+from conftest import build, faster_rcnn_cfg, run_tool, save_checkpoint
 from dense_detectors import dense_cfg
 from mmdet.registry import MODELS
 from mmengine.config import Config, ConfigDict
@@ -136,6 +136,24 @@ WHOLE = [
     ('train_dataloader.batchsize', 2, r"train_dataloader: .*'batchsize'.*did you mean 'batch_size'"),
     ('train_dataloader.batch_size', '2', r"train_dataloader.batch_size: found the text '2'; a number"),
     ('val_dataloader.num_worker', 2, r"val_dataloader: .*'num_worker'.*did you mean 'num_workers'"),
+    ('train_dataloader.batch_size', 0, r'train_dataloader.batch_size: found 0; it must be 1 or larger'),
+    ('train_dataloader.batch_size', 1.5, r'train_dataloader.batch_size: found 1.5; it must be a whole number'),
+    ('train_dataloader.num_workers', -1, r'train_dataloader.num_workers: found -1; it must be 0 or larger'),
+    ('train_dataloader.persistent_workers', True, r'persistent_workers: found True, and num_workers is 0'),
+    ('train_cfg.max_epochs', 0, r'train_cfg.max_epochs: found 0; it must be 1 or larger'),
+    ('train_cfg.max_epochs', 2.5, r'train_cfg.max_epochs: found 2.5; it must be a whole number'),
+    ('train_cfg.val_interval', 0, r'train_cfg.val_interval: found 0; it must be 1 or larger'),
+    ('optim_wrapper.optimizer.lr', 0, r'optim_wrapper.optimizer.lr: found 0; it must be larger than 0'),
+    ('optim_wrapper.optimizer.lr', NAN, r'optim_wrapper.optimizer.lr: found nan; it must be a finite number'),
+    ('optim_wrapper.optimizer.lr', INF, r'optim_wrapper.optimizer.lr: found inf; it must be a finite number'),
+    ('optim_wrapper.optimizer.weight_decay', -1, r'optimizer.weight_decay: found -1; it must be 0 or larger'),
+    ('optim_wrapper.accumulative_counts', 0, r'optim_wrapper.accumulative_counts: found 0; it must be 1 or larger'),
+    ('optim_wrapper.clip_grad', dict(max_norm=0), r'clip_grad.max_norm: found 0; it must be larger than 0'),
+    ('default_hooks.checkpoint.interval', 0, r'checkpoint.interval: found 0, which saves nothing'),
+    ('randomness.seed', -1, r'randomness.seed: found -1; it must be 0 or larger'),
+    ('randomness.seed', 2**32, r'randomness.seed: found 4294967296; it must be less than'),
+    ('model.data_preprocessor', dict(type='DetDataPreprocessor', std=[1, 0, 1]),
+     r'std\[1\]: found 0; it must be larger'),
     ('modle', dict(type='RetinaNet'), r"'modle' is read by nothing; did you mean 'model'"),
     ('randomness.sede', 1, r"randomness: .*'sede'.*did you mean 'seed'"),
     ('env_cfg.cudnn_benchmrk', True, r"env_cfg: .*'cudnn_benchmrk'.*did you mean 'cudnn_benchmark'"),
@@ -213,7 +231,7 @@ def test_the_configs_that_are_changed_are_right(pairs):
 
 
 def test_there_are_at_least_sixty():
-    assert len({label(row) for row in TWO_STAGE + DENSE + WHOLE}) >= 120
+    assert len({label(row) for row in TWO_STAGE + DENSE + WHOLE}) >= 140
 
 
 @pytest.mark.parametrize('row', TWO_STAGE, ids=label)
@@ -328,6 +346,61 @@ def test_a_second_view_that_no_teacher_looks_at(pairs):
     with pytest.raises(ConfigError,
                        match=r'train_dataloader.dataset: TwoViewDataset of scale_factor 2, which no teacher'):
         DistillHook._check_views(model, runner_of(model, [dict(params=model.parameters())], views))
+
+
+@pytest.mark.parametrize('number', [1, 3, 80])
+def test_heads_for_another_number_of_classes_than_the_datas(number, run_config):
+    """With one class too few a softmax head takes the last class for background, without a word."""
+    from kd_det.engine.data_check import check_data
+    cfg = Config.fromfile(run_config(faster_rcnn_cfg(num_classes=number)))
+    words = rf"model.roi_head.bbox_head.num_classes: found {number}; train_dataloader.dataset has 2 classes, \('disc'"
+    with pytest.raises(ConfigError, match=words):
+        check_data(cfg, ('train_dataloader',))
+
+
+def test_an_evaluator_of_other_images(run_config, tiny_coco):
+    """Images are numbered alike in both files: each detection would be compared with another image's objects."""
+    from kd_det.engine.data_check import check_data
+    from kd_det.errors import DataError
+    cfg = Config.fromfile(run_config(faster_rcnn_cfg()))
+    cfg.val_evaluator.ann_file = f'{tiny_coco}/annotations/train.json'
+    with pytest.raises(DataError, match=r"val_evaluator.ann_file: .*train.json.*4 of 4 differ, .* 0 is 'val_0.png'"):
+        check_data(cfg, ('val_dataloader',))
+    cfg.val_evaluator.ann_file = 'none.json'
+    with pytest.raises(DataError, match=r"val_evaluator.ann_file: 'none.json' does not exist; .*val.json"):
+        check_data(cfg, ('val_dataloader',))
+    cfg.val_evaluator = [dict(type='CocoMetric', metric='bbox')]
+    check_data(cfg, ('val_dataloader',))
+
+
+def test_what_the_command_line_names(run_config, tmp_path):
+    distil = faster_rcnn_cfg()
+    distil.update(type='FasterRCNNDistiller', student_type=distil.type, teacher=dict())
+    plain, distil, work = run_config(faster_rcnn_cfg()), run_config(distil, 'distil.py'), str(tmp_path / 'run')
+    (tmp_path / 'file').write_text('')
+    for words, config, *arguments in (
+            (r'--teacher t.pth t.py: the config comes first, then', distil, '--teacher', 't.pth', 't.py'),
+            (r'--work-dir .*file: it cannot be written to', plain, '--work-dir', str(tmp_path / 'file')),
+            (r'randomness.seed: found -1; it must be 0 or larger', plain, '--seed', '-1'),
+            (r"load_from: there is no file 'none.pth'", plain, '--cfg-options', 'load_from=none.pth'),
+            (r'train_cfg: not in the config, and a training needs', plain, '--cfg-options', 'train_cfg=None'),
+            (r'val_cfg: not in the config, which has val_data', plain, '--cfg-options', 'val_cfg=None')):
+        with pytest.raises(ConfigError, match=words):
+            run_tool('train', config, '--work-dir', work, *arguments)
+    assert not (tmp_path / 'run').exists()
+
+
+def test_a_term_that_begins_after_the_end_of_the_run(pairs):
+    from mmengine.runner import EpochBasedTrainLoop
+
+    from kd_det.engine.distill_hook import DistillHook
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        model = MODELS.build(changed(pairs['two'], 'hints', [dict(layer='neck', start_epoch=3)]))
+    runner = type('R', (), dict(train_loop=EpochBasedTrainLoop.__new__(EpochBasedTrainLoop), max_epochs=4))
+    DistillHook._check_schedules(model, runner)
+    runner.max_epochs = 3
+    with pytest.raises(ConfigError, match=r'hints\[0\].start_epoch: found 3, and the run ends with epoch 3'):
+        DistillHook._check_schedules(model, runner)
 
 
 @pytest.mark.parametrize('where', ['order in validation', 'part of a ConcatDataset'])

@@ -97,6 +97,9 @@ def test_files_that_are_no_checkpoint(kind, good, teacher_checkpoint, tmp_path):
     source.checkpoint, source.loaded = str(path), False
     with pytest.raises(UnsafeCheckpointError, match=f'{kind}.pth'):
         source.load()
+    source.checkpoint = 'torchvision://resnet0'
+    with pytest.raises(CheckpointMismatch, match=r"torchvision://resnet0: cannot be read \(KeyError: 'resnet0'\)"):
+        source.load()
     source.checkpoint = str(tmp_path / 'none.pth')
     with pytest.raises(ConfigError, match=r'teacher.checkpoint: there is no file .*none.pth'):
         source.load()
