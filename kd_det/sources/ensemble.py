@@ -237,7 +237,7 @@ class Ensemble:
     # -- the step ---------------------------------------------------------------------------------------------------
     def open(self, passes: dict[str, Pass]) -> EnsemblePass | Pass:
         """What all say; a single member's own answer where that is all there is to it."""
-        if len(self.members) == 1 and not self.partial:
+        if len(self.members) == 1 and not self.partial and self.known is None:
             return next(iter(passes.values()))
         return EnsemblePass(list(passes.values()), [member.class_map for member in self.members.values()],
                             self._weights, self.known, self.confidence)

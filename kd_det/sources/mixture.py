@@ -10,7 +10,7 @@ def softmax_mixture(answers: list[Tensor], weights: Tensor, maps: list[list[int]
     """Logits of the weighted mean of class distributions, the background last::
 
         p(c)  = sum over members m that know c of w_m(c) p_m(c) / sum of these w_m(c)
-        p(bg) = sum over m of w_m(bg) p_m(bg), w_m(bg) the mean of w_m(c) over classes      every member knows all
+        p(bg) = sum over m of w_m(bg) p_m(bg), w_m(bg) the mean of m's share over classes   every member knows all
         p(bg) = 1 - sum over c of p(c), at least 0                                          otherwise
 
     divided by their sum where they do not add up to 1 (weights that differ between classes). A member that does not
@@ -33,7 +33,8 @@ def softmax_mixture(answers: list[Tensor], weights: Tensor, maps: list[list[int]
     probabilities = [F.softmax(answer.float(), dim=1) for answer in answers]              # (R, C_m + 1)
     objects = sum(w * _placed(p[:, :-1], classes, where) for w, p, where in zip(share, probabilities, maps))  # (R, C)
     if all(where is None for where in maps):
-        background = sum(w.mean(-1) * p[:, -1] for w, p in zip(share, probabilities))     # (R,)
+        counted = (total > 0).sum(-1).clamp(min=1)  # classes that no weight is given to have no share to count
+        background = sum(w.sum(-1) / counted * p[:, -1] for w, p in zip(share, probabilities))  # (R,)
     else:
         background = (1 - objects.sum(1)).clamp(min=0)
     mean = torch.cat([objects, background[:, None]], 1)                                   # (R, C + 1)

@@ -82,6 +82,17 @@ def test_a_class_that_no_teacher_knows_has_no_gradient(tmp_path):
         distiller(faster_rcnn_cfg(), sources, CHEN, 'e')
 
 
+@pytest.mark.parametrize('members', [dict(a=dict(weight=[0.0, 1.0])),
+                                     dict(a=dict(weight=[0.0, 1.0]), b=dict(weight=[0.0, 2.0]))])
+def test_a_class_of_weight_0_everywhere_has_no_gradient(members, teacher_checkpoint):
+    """Also where a single teacher is left, whose own answer would speak about all classes."""
+    sources = dict(a=of(teacher_checkpoint), b=of(teacher_checkpoint), e=dict(type='Ensemble', members=members))
+    model = distiller(faster_rcnn_cfg(), sources, [dict(type='RCNNDistillation', hard_weight=0.0)], 'e')
+    losses_of(model, make_batch(objects=(3, 3)))['loss_cls_distill'].backward()
+    gradient = model.roi_head.bbox_head.fc_cls.weight.grad  # (classes + 1, features)
+    assert not gradient[0].any() and gradient[1].any() and gradient[2].any()
+
+
 def test_dense_teacher_of_one_class(retina, tmp_path):
     student, _ = retina
     teacher = dense_cfg('retinanet', width=8)

@@ -22,6 +22,14 @@ def test_weights_by_class_are_divided_by_their_sum():
     assert found[0].tolist() == pytest.approx([0.6 / 1.3, 0.4 / 1.3, 0.3 / 1.3], abs=1e-6)
 
 
+def test_a_class_without_any_weight_takes_nothing_from_the_background():
+    one, other = torch.tensor([[0.5, 0.2, 0.3]]).log(), torch.tensor([[0.1, 0.2, 0.7]]).log()
+    weights = torch.tensor([[1.0, 0.0], [1.0, 0.0]]).unsqueeze(1)
+    found = softmax_mixture([one, other], weights, [None, None]).exp()
+    # object 0.3, background 0.5; the second class is nobody's, and the sum of 0.8 becomes 1
+    assert found[0].tolist() == pytest.approx([0.3 / 0.8, 0.0, 0.5 / 0.8], abs=1e-6)
+
+
 def test_background_of_a_teacher_that_does_not_know_a_class_is_not_background():
     knows_first, knows_second = torch.tensor([[0.1, 0.9]]).log(), torch.tensor([[0.8, 0.2]]).log()
     weights = torch.tensor([[1.0, 0.0], [0.0, 1.0]]).unsqueeze(1)
