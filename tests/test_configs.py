@@ -12,9 +12,8 @@ from kd_det.plain import student_model
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGS = sorted(p for p in (ROOT / 'configs').glob('*/*.py') if p.parent.name != '_base_')
-FASTER_RCNN = [p for p in CONFIGS if p.parent.name in (
-    'distill_faster_rcnn', 'pkd', 'cwd', 'fgd', 'mgd', 'ld', 'crosskd')]
-BCKD = [p for p in CONFIGS if p.parent.name == 'bckd' and "_base_ = '" in p.read_text()]
+DIFFS = [p for p in CONFIGS if p.parent.name in (
+    'distill_faster_rcnn', 'pkd', 'cwd', 'fgd', 'mgd', 'ld', 'crosskd', 'bckd') and "_base_ = '" in p.read_text()]
 
 
 @cache
@@ -33,7 +32,7 @@ def test_config_loads_and_names_what_is_registered(path):
     check_types(cfg)
 
 
-@pytest.mark.parametrize('path', FASTER_RCNN + BCKD, ids=lambda p: p.stem)
+@pytest.mark.parametrize('path', DIFFS, ids=lambda p: p.stem)
 def test_without_distillation_it_is_the_baseline(path):
     base = re.search(r"^_base_ = '(.*)'", path.read_text(), re.M).group(1)
     # a column is a diff over the config with all terms
