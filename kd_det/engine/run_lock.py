@@ -19,7 +19,7 @@ def work_directory(path: str) -> Iterator[None]:
     carries ``flock`` between them (NFS of Linux does, some cluster file systems do not).
 
     Raises:
-        ConfigError: another run is in it, or it cannot be written to.
+        ConfigError: another run is in it.
     """
     if not is_first_process():
         yield
@@ -40,12 +40,8 @@ def _held(path: str) -> int:
     """An open, locked file in the folder, which is made if missing."""
     lock = osp.join(path, NAME)
     while True:
-        try:
-            os.makedirs(path, exist_ok=True)
-            handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
-        except OSError as error:  # a file, or below one; a folder of somebody else's
-            raise ConfigError(f'--work-dir {path}: it cannot be written to ({error.strerror}); give another '
-                              'directory') from error
+        os.makedirs(path, exist_ok=True)
+        handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
