@@ -14,7 +14,7 @@ from ..sources import Ensemble
 from ..sources.ensemble import Member
 from ..weights import digest
 from .distill_hook import distiller_of
-from .teacher_figures import evaluated, why_not
+from .teacher_figures import aps_by_class, why_not
 
 FILE = 'teacher_ap.json'
 
@@ -107,9 +107,7 @@ def _what(dataset: Any, member: Member) -> dict:
 
 
 def _measured(dataset: Any, member: Member) -> list[float | None]:
-    found = evaluated(member.teacher, dataset, len(dataset), member.class_map, classwise=True)
-    values = [found.get(f'coco/{name}_precision') for name in dataset.metainfo['classes']]
-    return [None if value is None or not value >= 0 else float(value) for value in values]
+    return aps_by_class(member.teacher, dataset, len(dataset), member.class_map)
 
 
 def _table(ensemble: Ensemble, figures: dict, shares: list, classes: list[str], path: str) -> list[str]:

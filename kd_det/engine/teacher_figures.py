@@ -55,6 +55,15 @@ def evaluated(source: Any, dataset: Any, count: int, classes: list[int] | None =
         return metric.evaluate(count)
 
 
+def aps_by_class(source: Any, dataset: Any, count: int, classes: list[int] | None = None) -> list[float | None]:
+    """The AP of each class of the data set, arguments as for :func:`evaluated`; None: it has no object, or nothing was
+    detected at all.
+    """
+    found = evaluated(source, dataset, count, classes, classwise=True)
+    values = [found.get(f'coco/{name}_precision') for name in dataset.metainfo['classes']]
+    return [None if value is None or not value >= 0 else float(value) for value in values]
+
+
 def _judge(metric: CocoMetric, source: Any, dataset: Any, index: int, classes: list[int] | None) -> None:
     """One image's detections and ground truth, into ``metric``."""
     truth = dataset.get_data_info(index).get('instances', [])

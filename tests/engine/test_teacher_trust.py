@@ -15,7 +15,7 @@ from conftest import CLASSES, build, faster_rcnn_cfg, run_tool
 from kd_det.compat import download
 from kd_det.compat.checkpoint import UnsafeCheckpointError, load, load_url
 from kd_det.errors import CheckpointMismatch, ConfigError
-from kd_det.sources import FrozenTeacher
+from kd_det.sources import Ensemble, FrozenTeacher
 
 
 @pytest.fixture(scope='module')
@@ -207,12 +207,14 @@ def checked(run_config, teacher_checkpoint, tmp_path):
 
     class Oracle:
         def __init__(self, finds):
-            self.finds = finds
+            self.finds, self.label = finds, None
 
         def test_step(self, batch):
             torch.rand(1), np.random.rand(), random.random()
             sample = batch['data_samples'][0]
             truth = dataset.get_data_info(sample.img_id)['instances'] if self.finds else []
+            if self.label is not None:
+                truth = [dict(one, bbox_label=0) for one in truth if one['bbox_label'] == self.label]
             from mmengine.structures import InstanceData
             sample.pred_instances = InstanceData(bboxes=torch.tensor([t['bbox'] for t in truth]).reshape(-1, 4),
                                                  labels=torch.tensor([t['bbox_label'] for t in truth],
@@ -222,11 +224,15 @@ def checked(run_config, teacher_checkpoint, tmp_path):
 
     def check(finds=True, loop=True, terms=True, **changes):
         source = FrozenTeacher(teacher_checkpoint[0].to_dict(), teacher_checkpoint[1],
-                               **{k: v for k, v in changes.items() if k != 'classes'})
+                               **{k: v for k, v in changes.items() if k not in ('classes', 'places')})
         source.model, source.classes, source.loaded = Oracle(finds), changes.get('classes', CLASSES), True
+        sources = dict(teacher=source)
+        if 'places' in changes:  # the second class is all that it knows
+            source.model.label = 1
+            sources['e'] = Ensemble(dict(teacher=dict(classes=changes['places'])), sources=sources)
         term = type('T', (), dict(source='teacher'))()
         model = type('M', (torch.nn.Module,), dict(reached=lambda self, name, found: found))()
-        model.sources, model.terms = dict(teacher=source), [term] if terms else []
+        model.sources, model.terms = sources, [term] if terms else []
         val_loop = type('L', (), dict(dataloader=type('D', (), dict(dataset=dataset))))
         runner = type('R', (), dict(model=model, logger=FakeLogger(), val_loop=val_loop if loop else None))()
         TeacherCheckHook().before_train(runner)
@@ -258,3 +264,10 @@ def test_the_check_is_left_out_and_says_why(checked):
     assert 'no evaluation set' in checked(loop=False)[0][1]
     assert 'it knows the classes' in checked(classes=('a', 'b'))[0][1]
     assert '2 times' in checked(scale_factor=2)[0][1]
+
+
+@pytest.mark.parametrize('place, words', [(1, 'box AP 1.000 of square on 4 images'), (0, 'box AP 0.000 of disc')])
+def test_a_teacher_of_a_part_of_the_classes_is_judged_by_these(checked, place, words):
+    """It numbers its one class 0; the oracle finds squares alone."""
+    (level, text), = checked(classes=('square',), places=[place])
+    assert words in text and level == ('info' if place else 'warning')
