@@ -1,8 +1,10 @@
 """Two pictures: AP against cost, and training curves. PNG through matplotlib's Agg backend."""
+import os.path as osp
 import textwrap
 from collections.abc import Sequence
 
 from ..errors import CompareError
+from ..files import write_whole
 from .rows import Row, Spread
 
 # Okabe and Ito's colours, which people with any colour vision can tell apart; yellow is too faint.
@@ -64,7 +66,7 @@ def plot_cost(rows: Sequence[Row], path: str) -> None:
     axes.set_ylabel('AP, IoU 0.50:0.95 (%)')
     _tidy(axes)
     _label_points(figure, axes, points, [row.name for row in rows])
-    figure.savefig(path)
+    _save(figure, path)
 
 
 def _label_points(figure, axes, points: Sequence[tuple[float, Spread]],
@@ -109,6 +111,10 @@ def _label_points(figure, axes, points: Sequence[tuple[float, Spread]],
         taken.append(extent(label))
 
 
+def _save(figure, path: str) -> None:
+    write_whole(path, lambda file: figure.savefig(file, format=osp.splitext(path)[1].removeprefix('.') or None))
+
+
 def plot_curves(rows: Sequence[Row], path: str) -> None:
     """Training loss and AP on the validation set over the training, one line a run.
 
@@ -151,4 +157,4 @@ def plot_curves(rows: Sequence[Row], path: str) -> None:
     ap_axes.set_xlim(loss_axes.get_xlim())
     figure.legend(list(handles.values()), list(handles), loc='outside lower center', fontsize=8,
                   ncols=1 if max(map(len, handles)) > 40 else 2, frameon=False)
-    figure.savefig(path)
+    _save(figure, path)

@@ -3,8 +3,10 @@
 import os
 import os.path as osp
 import pickle
+from collections.abc import Callable
 from typing import Any
 
+from mmengine.config import Config
 from mmengine.dist import is_main_process
 from mmengine.fileio.backends import LocalBackend
 from mmengine.hooks import CheckpointHook
@@ -107,9 +109,20 @@ def _put(self: LocalBackend, obj: bytes, filepath: str) -> None:
     write_whole(filepath, obj)
 
 
-def write_checkpoints_whole(runner: Runner) -> None:
-    """Give a runner's checkpoint hooks the safe order; what MMEngine puts on a local disk appears whole."""
-    LocalBackend.put = _put
+def _dump(self: Config, file: str | os.PathLike | None = None, _dump: Callable = Config.dump) -> str | None:
+    if file is not None and str(file).endswith('.py'):
+        write_whole(file, self.pretty_text)
+        return None
+    return _dump(self, file)
+
+
+def write_files_whole() -> None:
+    """What MMEngine puts on a local disk appears whole, checkpoints and configs alike; before a runner is built."""
+    LocalBackend.put, Config.dump = _put, _dump
+
+
+def keep_until_verified(runner: Runner) -> None:
+    """Give a runner's checkpoint hooks the safe order."""
     runner._hooks[:] = [SafeCheckpointHook.of(hook) if type(hook) is CheckpointHook else hook for hook in runner._hooks]
 
 

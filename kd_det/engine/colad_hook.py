@@ -85,7 +85,7 @@ class CoLADHook(DistillHook):
         if 'decisions' in (outputs or {}):  # not in a batch without objects
             decisions = outputs['decisions'].detach().double()
             found = torch.stack([outputs['first_teaches'].detach() * decisions, decisions])
-            self._of_epoch = found if self._of_epoch is None else self._of_epoch + found
+            self._of_epoch = found if self._of_epoch is None else self._of_epoch.to(found) + found
 
     def after_train_epoch(self, runner: Runner) -> None:
         found = torch.zeros(2, dtype=torch.float64) if self._of_epoch is None else self._of_epoch.cpu()
@@ -114,6 +114,8 @@ class CoLADHook(DistillHook):
         self._peer_checkpoint = dict(meta=meta, state_dict=peer['state_dict'])
         checkpoint['kd_det'] = dict(on_cpu(distiller_of(runner).distill_state()), peer=peer['state_dict'],
                                     written=self._written, taught=self._taught)
+        if self._of_epoch is not None:  # rank 0's, in the middle of an epoch
+            checkpoint['kd_det']['of_epoch'] = self._of_epoch.cpu()
         if 'ema_state_dict' in peer:
             checkpoint['kd_det']['peer_ema'] = peer['ema_state_dict']
 
@@ -167,7 +169,7 @@ class CoLADHook(DistillHook):
             self._twin.after_load_checkpoint(runner, peer)  # averaged weights go where they came from
             state = dict(state, peer=peer['state_dict'])
         super()._restore(runner, state)
-        self._taught = dict(state.get('taught', self._taught))
+        self._taught, self._of_epoch = dict(state.get('taught', self._taught)), state.get('of_epoch')
         # a second network whose first one the user has removed since then is kept; so is whatever else a forged
         # checkpoint names
         self._written = {peer: first for peer, first in state.get('written', {}).items()

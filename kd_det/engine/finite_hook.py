@@ -1,5 +1,6 @@
 """A run whose loss is not finite stops before the step, and weights that are not finite are never saved."""
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -97,7 +98,8 @@ class FiniteHook(Hook):
         raise TrainingDiverged(text)
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict) -> None:
-        broken = not_finite(checkpoint.get('state_dict') or {})
+        broken = not_finite({name: value for part in ('state_dict', 'kd_det')
+                             for name, value in _tensors(checkpoint.get(part), '' if part == 'state_dict' else part)})
         if broken:
             raise TrainingDiverged(
                 f'at iteration {runner.iter + 1} {len(broken)} tensors of the network are not finite, e.g. '
@@ -134,6 +136,14 @@ def not_finite(state: dict) -> list[str]:
     if not found or bool(torch.stack([one.to(next(iter(found.values())).device) for one in found.values()]).all()):
         return []
     return [name for name, fine in found.items() if not fine]
+
+
+def _tensors(value: Any, name: str) -> Iterator[tuple[str, Tensor]]:
+    """Name -> tensor, of nested dicts: the second network and the adapters are beside the weights."""
+    if isinstance(value, Tensor):
+        yield name, value
+    for key, part in value.items() if isinstance(value, dict) else ():
+        yield from _tensors(part, f'{name}.{key}' if name else str(key))
 
 
 def _terms(losses: dict, loss: Tensor) -> str:

@@ -9,7 +9,7 @@ from ..compat.checkpoint import load
 from ..config import check_load_from, resume_from
 from ..config_keys import check_complete, check_depth
 from ..config_types import check_types
-from .checkpoint_files import latest_whole, write_checkpoints_whole
+from .checkpoint_files import keep_until_verified, latest_whole, write_files_whole
 from .data_check import check_data, report
 from .distill_hook import distiller_of
 from .distributed import leave
@@ -44,12 +44,13 @@ def prepared_runner(cfg: Config, resume: str | None = None, anyway: bool = False
     check_load_from(cfg)
     keep_seed(cfg)
     findings = check_data(cfg, ('train_dataloader', 'val_dataloader'))
+    write_files_whole()
     runner = Runner.from_cfg(cfg) if 'runner_type' not in cfg else RUNNERS.build(cfg)
     report(findings, runner.logger)
     check_ignoring(distiller_of(runner))
     check_custom_keys(runner)
     check_unlabelled(runner)
-    write_checkpoints_whole(runner)
+    keep_until_verified(runner)
     seeds = SeedHook()
     seeds.take_over(runner)
     runner.register_hook(seeds, 'VERY_HIGH')

@@ -5,9 +5,9 @@ from ..compare.error_types import TYPES
 from ..compare.frequency import mean_ap
 from ..compare.rows import spread_of
 from ..compare.table import spread_text
+from ..files import write_whole
 from .definition import Study
 from .image_intervals import Found
-from .records import write_atomically
 from .table import interval, line
 
 
@@ -58,4 +58,4 @@ def _by_group(study: Study, records: dict[str, dict[int, dict]] | None) -> list[
 def write_page(results: str, study: Study, table: str, details: str) -> None:
     """``README.md`` beside the study's records, with all of its tables."""
     if details:
-        write_atomically(osp.join(results, study.name, 'README.md'), f'{table}\n\n{details.rstrip()}\n')
+        write_whole(osp.join(results, study.name, 'README.md'), f'{table}\n\n{details.rstrip()}\n')

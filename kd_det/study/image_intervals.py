@@ -16,10 +16,11 @@ from ..compare.detections import file_hash, read_detections
 from ..compare.error_types import TYPES, find_errors
 from ..compare.matching import Matches, load_truth, match
 from ..errors import StudyError
+from ..files import write_whole
 from .configs import ann_files, resolve
 from .definition import Study, StudyRow
 from .evaluating import detections_path
-from .records import row_records, write_atomically
+from .records import row_records
 
 FILE = 'images.json'
 
@@ -75,7 +76,7 @@ def image_intervals(study: Study, results: str, truth: str | None) -> dict[str, 
                          **_computed(results, truth, row, base, records, seeds, pairs))
         entries[row.name] = entry
     if entries != known and truth is not None:
-        write_atomically(path, json.dumps(entries, indent=1) + '\n')
+        write_whole(path, json.dumps(entries, indent=1) + '\n')
     return {row.name: _found(entries.get(row.name)) for row in study.rows}
 
 

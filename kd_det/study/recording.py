@@ -10,13 +10,14 @@ import re
 
 from mmengine.config import Config
 
+from ..files import write_whole
 from ..version import __version__
 from .configs import ann_files
 from .definition import Study, StudyRow
 from .evaluating import Evaluated, agree
 from .finished import Finished
 from .identity import config_hash, weights_hash
-from .records import record_path, write_atomically
+from .records import record_path
 from .teachers import ONE
 
 
@@ -70,7 +71,7 @@ def with_detections(old: dict, new: dict) -> dict:
 
 
 def write_record(results: str, row: StudyRow, seed: int, record: dict) -> None:
-    write_atomically(record_path(results, row, seed), json.dumps(record, indent=1) + '\n')
+    write_whole(record_path(results, row, seed), json.dumps(record, indent=1) + '\n')
 
 
 def schedule(cfg: Config) -> dict:

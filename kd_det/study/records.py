@@ -4,7 +4,6 @@ import os
 import os.path as osp
 import re
 import statistics
-import tempfile
 
 from ..errors import StudyError
 from .definition import StudyRow
@@ -13,16 +12,6 @@ from .definition import StudyRow
 def record_path(results: str, row: StudyRow, seed: int) -> str:
     study, name = row.home.split('/')
     return osp.join(results, study, f'{name}_seed{seed}.json')
-
-
-def write_atomically(path: str, text: str) -> None:
-    """The file is either the old or the new one, whole, also if the process dies."""
-    os.makedirs(osp.dirname(path) or '.', exist_ok=True)
-    handle, part = tempfile.mkstemp(dir=osp.dirname(path) or '.', suffix='.part')
-    with os.fdopen(handle, 'w', encoding='utf-8') as file:
-        file.write(text)
-    os.chmod(part, 0o644)
-    os.replace(part, path)
 
 
 def read_record(path: str) -> dict | None:

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 from ..compare.bootstrap import DRAWS, ImageDifference
 from ..errors import StudyError
+from ..files import write_whole
 from .definition import Study
 from .image_intervals import Found
-from .records import row_records, write_atomically
+from .records import row_records
 
 # 0.975 quantiles of Student's t for 1, 2, ... degrees of freedom.
 _T = (12.7062, 4.3027, 3.1824, 2.7764, 2.5706, 2.4469, 2.3646, 2.3060, 2.2622, 2.2281,
@@ -198,5 +199,5 @@ def write_readme(path: str, name: str, table: str) -> bool:
     except StudyError as error:
         raise StudyError(f'{path}: {error}') from None
     if changed is not None and changed != text:
-        write_atomically(path, changed)
+        write_whole(path, changed)
     return changed is not None

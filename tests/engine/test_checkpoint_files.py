@@ -5,9 +5,11 @@ import os
 import pytest
 import torch
 from conftest import faster_rcnn_cfg, run_tool
+from mmengine.config import Config
+from mmengine.fileio.backends import LocalBackend
 
 from kd_det import files
-from kd_det.engine.checkpoint_files import latest_whole
+from kd_det.engine.checkpoint_files import latest_whole, write_files_whole
 from kd_det.errors import CheckpointMismatch
 
 
@@ -30,6 +32,22 @@ def test_damaged_and_incomplete_files_are_skipped(tmp_path):
     os.remove(good)
     with pytest.raises(CheckpointMismatch, match=r'epoch_2\.pth: it was cut off'):
         latest_whole(str(tmp_path))
+
+
+def test_a_config_that_is_dumped_appears_whole(tmp_path, monkeypatch):
+    before = Config.dump, LocalBackend.put
+    write_files_whole()
+    try:
+        path = tmp_path / 'config.py'
+        Config(dict(a=1)).dump(path)
+        one = Config(dict(a=1)).pretty_text
+        assert path.read_text() == one
+        monkeypatch.setattr(files.os, 'replace', lambda source, target: os.abort)
+        Config(dict(a=2)).dump(str(path))
+        assert path.read_text() == one, 'it is not written in place'
+        assert Config(dict(a=2)).dump() == Config(dict(a=2)).pretty_text
+    finally:
+        Config.dump, LocalBackend.put = before
 
 
 def test_with_one_kept_a_full_disk_leaves_the_last_good_checkpoint(run_config, tmp_path, monkeypatch):

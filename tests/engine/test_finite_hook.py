@@ -77,3 +77,13 @@ def test_overflow_of_the_sum_is_told_from_a_term():
     losses = dict(loss_a=torch.tensor(3e38), loss_b=[torch.tensor(3e38)], acc=torch.tensor(float('nan')))
     assert _terms(losses, torch.tensor(float('inf'))) == 'Each term is finite, their sum is not'
     assert 'levels [1]' in _terms(dict(loss_a=[torch.tensor(1.0), torch.tensor(float('inf'))]), torch.tensor(1.0))
+
+
+@pytest.mark.parametrize('part, name', [('state_dict', 'a'), ('kd_det', 'kd_det.peer.a')])
+def test_a_second_network_that_is_not_finite_is_not_saved_either(part, name):
+    checkpoint = dict(state_dict=dict(a=torch.ones(2)), kd_det=dict(peer=dict(a=torch.ones(2)), terms={}, written={}))
+    runner = type('R', (), dict(iter=3))
+    FiniteHook().before_save_checkpoint(runner, checkpoint)
+    (checkpoint[part] if part == 'state_dict' else checkpoint[part]['peer'])['a'][1] = float('nan')
+    with pytest.raises(TrainingDiverged, match=rf'iteration 4 1 tensors .* not finite, e.g. {name}:'):
+        FiniteHook().before_save_checkpoint(runner, checkpoint)

@@ -51,6 +51,17 @@ def test_a_sample_depends_on_seed_epoch_and_index_alone():
     assert samples(0, False, seed=4)[0][0][1:] != here[0][0][1:]
 
 
+@pytest.mark.parametrize('workers, persistent', [(0, False), (2, False), (3, True)])
+def test_in_the_middle_of_an_epoch_the_rest_of_it_is_what_it_would_have_been(workers, persistent):
+    dataset, whole = Draws(), samples(0, False, epochs=3)
+    loader = DataLoader(dataset, batch_sampler=BatchSampler(SequentialSampler(dataset), 2, False), num_workers=workers,
+                        persistent_workers=persistent, collate_fn=list)
+    batches = seed_samples(loader, 3)
+    batches.epoch, batches.skip = 1, 2
+    rest, after = ([sample for batch in loader for sample in batch] for _ in range(2))
+    assert rest == whole[1][4:] and after == whole[2]
+
+
 def train(config, work, *options, resume=None):
     run_tool('train', str(config), '--work-dir', str(work), *(['--resume', str(resume)] if resume else []),
              *(['--cfg-options', *options] if options else []))
