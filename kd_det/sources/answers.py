@@ -100,11 +100,14 @@ def together(images: list[dict[str, np.ndarray]], names: Sequence[str], device: 
     """The answers of several images as tensors (N, ...), float32, on ``device``."""
     found: dict[str, Tensor] = {}
     for name in names:
-        if len(images) == 1:
-            batch = torch.from_numpy(images[0][name]).unsqueeze(0)
+        arrays = [torch.from_numpy(image[name]) for image in images]
+        if device.type == 'cpu' and arrays[0].is_floating_point():  # stacked and converted in one go
+            found[name] = torch.empty(len(arrays), *arrays[0].shape)
+            for place, array in zip(found[name], arrays):
+                place.copy_(array)
         else:
-            batch = torch.from_numpy(np.stack([image[name] for image in images]))
-        found[name] = batch.to(device).float() if batch.is_floating_point() else batch.to(device)
+            batch = torch.stack(arrays).to(device)
+            found[name] = batch.float() if batch.is_floating_point() else batch
     return found
 
 

@@ -106,7 +106,7 @@ class RecordedBoxes:
         def tensor(name: str) -> Tensor:
             return torch.from_numpy(np.array(entry[f'{ASK}/{name}']))
         boxes, shown = in_view(tensor('boxes'), meta, self.key)
-        found = InstanceData(bboxes=boxes, scores=tensor('scores'), labels=tensor('labels').long())
+        parts = dict(bboxes=boxes, scores=tensor('scores'), labels=tensor('labels').long())
         if f'{ASK}/distribution' in entry:
-            found.distribution = tensor('distribution').float()
-        return found[shown].to(device)
+            parts['distribution'] = tensor('distribution').float()
+        return InstanceData(**{name: value[shown].to(device) for name, value in parts.items()})

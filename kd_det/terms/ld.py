@@ -228,8 +228,7 @@ class LD(Term):
 
     def _region(self, student: DenseOutputs, weights: Tensor, objects: list[Tensor]) -> Tensor:
         """(N, P), around ``objects`` (G, 4) of each image, of priors with ``weights`` (N, P) above 0."""
-        return torch.stack([valuable_region(student.priors, student.level_sizes, fits, boxes, self.alpha, self.topk)
-                            for fits, boxes in zip(weights > 0, objects)])
+        return valuable_region(student.priors, student.level_sizes, weights > 0, objects, self.alpha, self.topk)
 
     def describe(self) -> list[str]:
         parts = [(name, getattr(self, part)) for part, name in zip(PARTS, (
