@@ -1,8 +1,8 @@
 #!/usr/bin/env python
 """How large each term is on the same training images with their labels and without: what the normalisers do.
 
-``python tools/benchmarks/without_labels.py DISTIL_CONFIG --student CHECKPOINT --teacher CHECKPOINT`` for a config of one
-teacher. The numerators of dense class terms are equal on both sides, so that their ratio is that of the divisors::
+``python tools/benchmarks/without_labels.py DISTIL_CONFIG --student CHECKPOINT --teacher CHECKPOINT`` for a config of
+one teacher. The numerators of dense class terms are equal on both sides, so that their ratio is that of the divisors::
 
     ratio = mean over batches of the term as on images without labels / mean with labels
 
@@ -58,7 +58,8 @@ def main() -> None:
                 if name in model.distill_terms:
                     found[name].append(float(value))
     means = {name: sum(values) / len(values) for name, values in found.items()}
-    print(f'{len(chosen)} images, batches of {args.batch_size}\n{"term":<24}{"with labels":>12}{"without":>12}{"ratio":>8}')
+    print(f'{len(chosen)} images, batches of {args.batch_size}')
+    print(f'{"term":<24}{"with labels":>12}{"without":>12}{"ratio":>8}')
     for name, value in means.items():
         if not name.startswith(PREFIX):
             other = means.get(PREFIX + name)
