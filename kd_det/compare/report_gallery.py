@@ -75,7 +75,7 @@ SCRIPT = '''
       article.appendChild(document.createElement('h3')).textContent = image.name;
       const panels = article.appendChild(document.createElement('div'));
       panels.className = 'panels';
-      const truth = panel(image, 'ground truth', panels, `: ${things.length} objects`);
+      const truth = panel(image, 'ground truth', panels, `: ${things.length} object${things.length === 1 ? '' : 's'}`);
       for (const [box, label] of things) draw(truth, box, data.classes[label], 'truth', data.classes[label], image.h);
       data.names.forEach((name, i) => {
         const lost = things.filter((thing) => thing[2][i] < least);

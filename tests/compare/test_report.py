@@ -186,7 +186,7 @@ def test_the_filters_filter_in_a_browser(with_gallery, tmp_path):
         set('missed', ''); set('score', '0.1'); told.push(texts().slice(0, 3).join(','));
         document.title = told.join(' ');""")
     assert KINDS[5] == 'background'
-    assert title == '012 0 0 - 12 2 01 1 objects,1 found, 0 missed,1 found, 0 missed'
+    assert title == '012 0 0 - 12 2 01 1 object,1 found, 0 missed,1 found, 0 missed'
 
 
 @pytest.mark.parametrize('width', [1280, 500])

@@ -148,4 +148,13 @@ def test_students_with_timm_backbones_without_kd_det(run_config, tmp_path):
             ours = model.test_step(batch)[0].pred_instances
         assert len(ours) > 5 and found['classes'] == ['disc', 'square']
         assert torch.equal(found['boxes'], ours.bboxes) and torch.equal(found['scores'], ours.scores)
-
+    # what was exported can be exported again, and is the same
+    again = write_plain(load_config(exported[1].config), exported[1].checkpoint, str(tmp_path / 'again'))
+    assert Path(again.config).read_text() == Path(exported[1].config).read_text()
+    assert Path(again.checkpoint).name.rpartition('-')[2] == Path(exported[1].checkpoint).name.rpartition('-')[2]
+    # one module serves all students in a folder; somebody else's of that name is left alone
+    Path(exported[0].module).write_text('# mine')
+    other = load_config(run_config(plain, 'other.py'))
+    with pytest.raises(ConfigError, match=r'timm_maps\.py is there already'):
+        write_plain(other, checkpoint, str(tmp_path / 'out'))
+    assert Path(exported[0].module).read_text() == '# mine' and not (tmp_path / 'out' / 'other.py').exists()
