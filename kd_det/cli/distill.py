@@ -6,13 +6,12 @@ import os.path as osp
 
 from ..errors import ConfigError
 from ..export.onnx_file import check_packages
-from ..files import check_writable
 from ..workflow.estimate import estimate
 from ..workflow.methods import METHODS
 from ..workflow.planning import Plan, make_plan
 from ..workflow.request import Request
 from ..workflow.running import run as run_stages
-from .prepare import add_folder, prepared_of
+from .prepare import add_folder, check_out, prepared_of
 from .train import check_amp
 from .values import Options, seed
 
@@ -66,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     if args.amp:
         check_amp()
     out = args.out or f'distill_{osp.basename(osp.abspath(args.data))}'
-    check_writable('--out', out, folder=True)
+    check_out(out, args.data)
     if len(args.teacher) > 2:
         raise ConfigError(f'--teacher: found {" ".join(args.teacher)}; CONFIG CHECKPOINT is expected, or CONFIG alone')
     config, checkpoint = [*args.teacher, None][:2]

@@ -1,6 +1,8 @@
 """``kd-det data prepare``: a folder of images with annotations as COCO JSON, checked."""
 import argparse
+import os.path as osp
 
+from ..errors import ConfigError
 from ..files import check_writable
 from ..mydata.formats import FORMATS
 from ..mydata.prepare import Prepared, prepare, write
@@ -35,6 +37,15 @@ def prepared_of(args: argparse.Namespace, folder: str) -> Prepared:
     return prepare(folder, args.format, args.classes, given, args.val_share, args.split_seed, args.skip_bad_boxes)
 
 
+def check_out(out: str, data: str) -> None:
+    """Raises :class:`ConfigError` for a place that cannot be written to, or where results would be taken for data."""
+    check_writable('--out', out, folder=True)
+    folder = osp.realpath(data)
+    if osp.isdir(data) and osp.commonpath([folder, osp.realpath(out)]) == folder:
+        raise ConfigError(f'--out {out}: it lies in the data folder {data}; name a folder outside of it, or what is '
+                          'written would be taken for data the next time')
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of the command."""
     parser.add_argument('data', metavar='DIR', help='folder of images with annotations')
@@ -46,7 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Check, print, and write where ``--out`` says."""
     if args.out:
-        check_writable('--out', args.out, folder=True)
+        check_out(args.out, args.data)
     prepared = prepared_of(args, args.data)
     print(prepared.describe())
     if args.out:

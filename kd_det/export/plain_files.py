@@ -147,7 +147,7 @@ def write_plain(cfg: Config, checkpoint: str, out: str, network: str | None = No
         overwrite: replace files that are there.
 
     Raises:
-        ConfigError: a file of the name is there.
+        ConfigError: a file of the name is there, with another content.
         CheckpointMismatch: the checkpoint does not fit.
     """
     plain, needs = plain_config(cfg, network)
@@ -162,20 +162,22 @@ def write_plain(cfg: Config, checkpoint: str, out: str, network: str | None = No
     name = osp.splitext(osp.basename(cfg.filename or 'student.py'))[0]
     config = osp.join(out, f'{name}.py')
     file = osp.join(out, f'{name}-{hashlib.sha256(content).hexdigest()[:8]}.pth')
-    text, module, own = plain.pretty_text, None, ''
+    text, module, own = plain.pretty_text, None, None
     if _has_timm(plain.model.to_dict()):
-        text, module, own = FIND_MODULE + text, osp.join(out, f'{MODULE}.py'), _text_of(timm_maps.__file__)
-    another = [module] if module and osp.exists(module) and _text_of(module) != own else []
-    refuse_existing([config, file, *another], overwrite)
-    if module:
-        write_whole(module, own)
-    write_whole(config, text)
-    write_whole(file, content)
+        text, module, own = FIND_MODULE + text, osp.join(out, f'{MODULE}.py'), _content_of(timm_maps.__file__)
+    made = {config: text.encode(), file: content, **({module: own} if module else {})}
+    if not overwrite:  # equal ones are left alone
+        made = {path: new for path, new in made.items() if _content_of(path) != new}
+    refuse_existing(list(made), overwrite)
+    for path, new in sorted(made.items(), key=lambda item: item[0] == config):  # the config last
+        write_whole(path, new)
     return PlainFiles(config, file, needs, module)
 
 
-def _text_of(path: str) -> str:
-    with open(path, encoding='utf-8') as file:
+def _content_of(path: str) -> bytes | None:
+    if not osp.isfile(path):
+        return None
+    with open(path, 'rb') as file:
         return file.read()
 
 

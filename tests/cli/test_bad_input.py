@@ -111,6 +111,7 @@ DISTILL_CASES = [
     ('--cfg-options model.backbone.depth=19', r'--student .*faster_student\.py: model: .*invalid depth 19'),
     ('--out {file_there}', r'--out .*a_file: .*a_file is no folder; name another place'),
     ('--out {file_there}/below', r'--out .*below: .*a_file is no folder'),
+    ('--out {coco}', '--out .*coco: it lies in the data folder .*coco; name a folder outside'),
     ('--teacher {teacher} {weights} more', '--teacher: found .* more; CONFIG CHECKPOINT is expected'),
 ]
 
@@ -202,6 +203,7 @@ COMMANDS = [
      "--teacher: model.type 'FasterRCNN' has no teacher"),
     ('train {distil} --student {own} --work-dir {gone}', r"own\.pth' is no config by its name"),
     ('data prepare {coco} --out {file_there}', '--out .*a_file: .* is no folder'),
+    ('data prepare {coco} --out {coco}/made', '--out .*made: it lies in the data folder .*coco; name a folder outside'),
 ]
 
 
@@ -249,6 +251,7 @@ def test_an_export_is_not_replaced(place, capsys):
     out = place.folder / 'exported'
     words = ['export', place.own, str(out), '--config', place.student]
     assert cli.main(words) == 0
+    (out / 'faster_student.py').write_text('# edited')
     capsys.readouterr()
     refused(words, r'OUT: .*faster_student\.py is there already; name another folder, or give --overwrite', place,
             capsys)

@@ -109,6 +109,10 @@ def test_nothing_is_replaced_or_written_for_a_checkpoint_that_does_not_fit(run_c
     assert not out.exists()
     own = save_checkpoint(build(cfg), tmp_path / 'own.pth')
     first = write_plain(config, own, str(out))
+    times = {path: path.stat().st_mtime_ns for path in out.iterdir()}
+    assert write_plain(config, own, str(out)) == first  # the same again: nothing is written
+    assert {path: path.stat().st_mtime_ns for path in out.iterdir()} == times
+    Path(first.config).write_text('# edited')
     with pytest.raises(ConfigError, match='--overwrite'):
         write_plain(config, own, str(out))
     assert write_plain(config, own, str(out), overwrite=True) == first
