@@ -26,7 +26,7 @@ NUMBERS = {
     r'\w+_dataloader\.batch_size': positive_int, r'\w+_dataloader\.num_workers': non_negative_int,
     r'train_cfg\.(max_epochs|max_iters|val_interval)': lambda name, value: positive_int(
         name, int(value) if isinstance(value, float) and value.is_integer() else value),  # as MMEngine takes them
-    r'optim_wrapper\.optimizer\.lr': positive, r'optim_wrapper\.optimizer\.(weight_decay|momentum)': non_negative,
+    r'optim_wrapper\.optimizer\.(lr|weight_decay|momentum)': non_negative,
     r'optim_wrapper\.accumulative_counts': positive_int, r'optim_wrapper\.clip_grad\.max_norm': positive,
     r'default_hooks\.logger\.interval': positive_int, r'randomness\.seed': non_negative_int}
 """Where a number stands that would be taken as it is, or refused without its key; None is always allowed."""

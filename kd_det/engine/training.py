@@ -39,7 +39,7 @@ def prepared_runner(cfg: Config, resume: str | None = None, anyway: bool = False
     check_depth(cfg)
     check_types(cfg)
     if resume is None and cfg.get('resume') and not cfg.get('load_from'):
-        resume = 'auto'
+        cfg.resume, resume = False, 'auto'
     resume_from(cfg, latest_or_afresh(cfg) if resume == 'auto' else resume)
     check_load_from(cfg)
     keep_seed(cfg)

@@ -143,7 +143,7 @@ WHOLE = [
     ('train_cfg.max_epochs', 0, r'train_cfg.max_epochs: found 0; it must be 1 or larger'),
     ('train_cfg.max_epochs', 2.5, r'train_cfg.max_epochs: found 2.5; it must be a whole number'),
     ('train_cfg.val_interval', 0, r'train_cfg.val_interval: found 0; it must be 1 or larger'),
-    ('optim_wrapper.optimizer.lr', 0, r'optim_wrapper.optimizer.lr: found 0; it must be larger than 0'),
+    ('optim_wrapper.optimizer.lr', -1, r'optim_wrapper.optimizer.lr: found -1; it must be 0 or larger'),
     ('optim_wrapper.optimizer.lr', NAN, r'optim_wrapper.optimizer.lr: found nan; it must be a finite number'),
     ('optim_wrapper.optimizer.lr', INF, r'optim_wrapper.optimizer.lr: found inf; it must be a finite number'),
     ('optim_wrapper.optimizer.weight_decay', -1, r'optimizer.weight_decay: found -1; it must be 0 or larger'),

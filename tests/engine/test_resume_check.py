@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmengine.runner import EpochBasedTrainLoop
 
 from kd_det.compat.checkpoint import load
-from kd_det.engine import run_identity
+from kd_det.engine import run_identity, training
 from kd_det.engine.resume_check import ResumeCheckHook, differences
 from kd_det.engine.run_identity import changes, made_of
 from kd_det.engine.run_lock import work_directory
@@ -117,6 +117,28 @@ def test_refused_by_name_and_gone_on_anyway(run_config, tiny_coco, tmp_path):
     assert not (work / 'epoch_2.pth').exists()
     run_tool(*resume, '--resume-anyway', '--cfg-options', 'optim_wrapper.optimizer.lr=0.01')
     assert (work / 'epoch_2.pth').exists()
+
+
+def test_resume_in_the_config_means_the_newest_whole_checkpoint(run_config, tmp_path, monkeypatch):
+    """MMEngine would take the file that last_checkpoint names, damaged or not there at all. In an empty directory a
+    warning says that training begins afresh: a cluster's job script says --resume on its first start too.
+    """
+    cfg = Config.fromfile(run_config(faster_rcnn_cfg(), extra='resume = True\n'))
+    cfg.work_dir = str(tmp_path / 'run')
+    said = []
+    monkeypatch.setattr(training, 'print_log', lambda text, logger, level: said.append((text, level)))
+    monkeypatch.setattr(training, 'check_data', lambda cfg, loaders: said.append(cfg.get('load_from')) or exit(3))
+    with pytest.raises(SystemExit):
+        training.prepared_runner(cfg)
+    assert said == [(f'--resume: {tmp_path}/run holds no checkpoint; training begins afresh', 30), None]
+    assert not cfg.resume, 'MMEngine would look for a checkpoint itself'
+    (tmp_path / 'run').mkdir()
+    save_whole(dict(meta={}, optimizer={}, state_dict={}), tmp_path / 'run' / 'epoch_1.pth')
+    (tmp_path / 'run' / 'last_checkpoint').write_text('gone.pth')
+    cfg.resume = True
+    with pytest.raises(SystemExit):
+        training.prepared_runner(cfg)
+    assert said[-1] == str(tmp_path / 'run' / 'epoch_1.pth') and cfg.resume
 
 
 @pytest.fixture
