@@ -4,22 +4,22 @@ from typing import Any
 
 import torch
 import torch.distributed
-from mmdet.registry import MODELS
 from torch import Tensor, nn
 
 from ..arguments import boolean
-from ..build import build, check_arguments, checked
+from ..build import check_arguments, checked
 from ..errors import ConfigError
-from ..sources import Ensemble, FrozenTeacher, RecordedTeacher
-from ..sources.build import Source, build_ensemble, build_sources
+from ..sources import Ensemble, FrozenTeacher
+from ..sources.build import Source, build_sources
 from ..sources.inheriting import inheritance_of
-from ..sources.layers import Captured, LayerShape, probe_layers
+from ..sources.layers import Captured, LayerShape
 from ..terms.step import Step
 from ..terms.term import Term
 from ..training_only import TrainingOnly
 from ..weights import load_whole
 from .combined import check_student, combined, restored
 from .plan import plan_of
+from .term_building import build_terms
 from .unlabelled import Unlabelled, logged_names
 from .watch import FirstSteps
 
@@ -65,7 +65,8 @@ class Distiller:
         self.unlabelled = None if unlabelled is None else Unlabelled(
             **check_arguments('model.unlabelled', unlabelled, Unlabelled, example='dict(weight=1.)'))
         self.sources = self._build_sources(teacher, sources)
-        self.terms = TrainingOnly(self._build_terms(terms))
+        self.layer_shapes: dict[str, LayerShape] = {}
+        self.terms = TrainingOnly(build_terms(self, self.term_configs(terms)))
         peers = [source.model for source in self.sources.values() if source.trains]
         if peers:
             self.peer_network = TrainingOnly(peers)
@@ -76,74 +77,17 @@ class Distiller:
         """Who teaches; presets add theirs."""
         return build_sources(self, teacher, sources)
 
-    def _one_source(self, key: str, cfg: Any) -> Any:
-        """A term's config with one name as its ``source``: a list of names means an ensemble of them."""
-        names = cfg.get('source') if isinstance(cfg, dict) else None
-        if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
-            return cfg
-        name = '+'.join(names)
-        if name not in self.sources:
-            self.sources[name] = build_ensemble(self, f'{key}.source', dict(members=list(names)), self.sources)
-        return dict(cfg, source=name)
-
     def reached(self, name: str, terms: list[Term]) -> list[Term]:
         """The terms that the source ``name`` teaches, alone or as a member of an ensemble."""
         through = {name} | {other for other, one in self.sources.items()
                             if isinstance(one, Ensemble) and name in one.members}
         return [term for term in terms if term.source in through]
 
-    def _build_terms(self, cfgs: list[dict] | tuple) -> list[Term]:
-        """Build, examine and connect the terms. No random number of the student's is drawn by it."""
-        built = []
-        for key, cfg in self.term_configs(cfgs):
-            term = build(key, self._one_source(key, cfg), MODELS, key=key)
-            if not isinstance(term, Term):
-                raise ConfigError(f'{key}.type: {type(term).__name__} is no term of distillation')
-            source = self.sources.get(term.source)
-            if source is None or source.trains != (term.source_kind == 'peer'):
-                fitting = [name for name, one in self.sources.items() if one.trains == (term.source_kind == 'peer')]
-                raise ConfigError(f'{key}.source: {term.source!r} is no source of the kind that {type(term).__name__} '
-                                  f'learns from; there are {fitting}'
-                                  + ('' if self.sources else '; add teacher=dict(config=..., checkpoint=...)'))
-            if isinstance(source, Ensemble) and not term.takes_several:
-                raise ConfigError(f'{key}.source: {type(term).__name__} learns from one teacher, {term.source!r} is an '
-                                  f'ensemble; name one of {list(source.members)}')
-            if not term.off:
-                built.append(term)
-        for term in built:
-            source = self.sources[term.source]
-            (term.check_members if isinstance(source, Ensemble) else term.check)(self, source)
-        for name, source in self.sources.items():
-            if isinstance(source, RecordedTeacher):
-                source.asked_by(self.reached(name, built))
-        self._probe(built)
-        for term in built:
-            term.connect(self, self.sources[term.source])
-        logged = {term: logged_names(term, self.unlabelled) for term in built}
-        names = [name for term in built for name in logged[term]]
-        for name in names:
-            if names.count(name) > 1:
-                where = [term.key for term in built if name in logged[term]]
-                raise ConfigError(f'{where[-1]}.name: {where[0]} logs {name} too; give one of them a name=\'...\'')
-        if not self.ground_truth and not names:
-            raise ConfigError('model.ground_truth: False, and no term is on: the student would have no loss; '
-                              'set ground_truth=True or a weight')
-        return built
-
     def term_configs(self, cfgs: list[dict] | tuple) -> list[tuple[str, dict]]:
         """(config key, config) of every term; presets add theirs."""
         if not isinstance(cfgs, (list, tuple)):
             raise ConfigError(f'terms: found {cfgs!r}; a list of dicts is expected, terms=[dict(type=\'Hint\', ...)]')
         return [(f'terms[{i}]', cfg) for i, cfg in enumerate(cfgs)]
-
-    def _probe(self, terms: list[Term]) -> None:
-        """Find out what the layers that terms compare return, with one test image for each network."""
-        ours = dict.fromkeys(path for term in terms for path in term.layers()[0])
-        self.layer_shapes: dict[str, LayerShape] = probe_layers(self, list(ours))
-        for name, source in sorted(self.sources.items(), key=lambda item: isinstance(item[1], Ensemble)):
-            theirs = dict.fromkeys(path for term in self.reached(name, terms) for path in term.layers()[1])
-            if theirs:
-                source.probe(list(theirs))
 
     # -- names that presets and hooks use ---------------------------------------------------------------------------
     @property
