@@ -170,6 +170,7 @@ def main() -> None:
             print(f'== {config}')
             with tempfile.TemporaryDirectory() as folder:
                 found[config] = measure(cfg, args, folder)
+            print(row(os.path.splitext(os.path.basename(config))[0], found[config]), flush=True)
     print('\n| config | plain step, ms | live teacher (ratio) | recorded (ratio) | in memory (ratio) | recorded / '
           'in memory | reading, ms | on disk, a view |\n|-|-:|-:|-:|-:|-:|-:|-:|')
     for config, figures in found.items():
