@@ -33,9 +33,14 @@ def register() -> None:
 
     def path_of(cfg_path: str, filename: str) -> tuple[str, str | None]:
         found = config_file(cfg_path)
-        if cfg_path.startswith(PREFIX):
-            return found, None
-        return (found, 'mmdet') if cfg_path.startswith(MMDET) and found != cfg_path else original(cfg_path, filename)
+        scope = None
+        if cfg_path.startswith(MMDET) and found != cfg_path:
+            scope = 'mmdet'
+        elif not cfg_path.startswith(PREFIX):
+            found, scope = original(cfg_path, filename)
+        if osp.realpath(found) == osp.realpath(filename):  # MMEngine would read it a thousand times
+            raise ConfigError(f'config {filename!r}: its _base_ {cfg_path!r} leads back to itself')
+        return found, scope
     path_of.knows_kd_det = True
     Config._get_cfg_path = staticmethod(path_of)
 
