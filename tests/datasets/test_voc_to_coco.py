@@ -141,12 +141,12 @@ def test_all_missing_files_are_listed_at_once(voc):
 
 @pytest.mark.parametrize('xml, named', [
     ('<annotation><size>', 'no valid XML'),
-    ('<annotation></annotation>', r'<size/width> is None'),
+    ('<annotation></annotation>', '<size/width> is missing'),
     ('<annotation><size><width>0</width><height>4</height></size></annotation>', '0x4'),
     ('<annotation><size><width>9</width><height>4</height></size><object><name>dog</name>'
      '<bndbox><xmin>nan</xmin></bndbox></object></annotation>', r"<bndbox/xmin> is 'nan'"),
     ('<annotation><size><width>9</width><height>4</height></size><object><name>dog</name>'
-     '</object></annotation>', r'<bndbox/xmin> is None')])
+     '</object></annotation>', '<bndbox/xmin> is missing')])
 def test_broken_annotation_files_are_named(voc, xml, named):
     add(voc, 2007, 'broken', xml=xml)
     with pytest.raises(ValueError, match=rf'broken\.xml: .*{named}'):
