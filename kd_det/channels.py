@@ -17,6 +17,8 @@ from .errors import ConfigError
 
 AUTO = 'auto'
 SIDE = 128  # pixels of the test image: every map of a stride up to 64 has at least two places a side
+PYRAMIDS = frozenset({'FPN', 'PAFPN', 'CSPNeXtPAFPN', 'YOLOXPAFPN', 'ChannelMapper'})
+"""Necks that take one map of the backbone for each of their ``in_channels``, in its order."""
 IMAGENET = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])  # RGB, torchvision's
 
 
@@ -46,6 +48,45 @@ def fill_model(model: dict) -> None:
     preprocessor = model.get('data_preprocessor')
     if isinstance(preprocessor, dict) and isinstance(backbone, dict):
         _fill_statistics(preprocessor, backbone)
+
+
+def check_levels(model: dict) -> None:
+    """Hold the numbers that hang on the backbone and on the neck against them; MMDetection fails in the first step.
+
+    Args:
+        model: the ``model`` of a config whose ``'auto'`` is filled in.
+
+    Raises:
+        ConfigError: a backbone that cannot be built; a neck for other maps than it returns; anchors for other levels
+            than the neck returns.
+    """
+    if isinstance(model.get('detector'), dict):
+        check_levels(model['detector'])
+    backbone, necks = model.get('backbone'), model.get('neck')
+    necks = list(necks) if isinstance(necks, (list, tuple)) else [necks]
+    first = necks[0] if necks else None
+    if not isinstance(first, dict) or first.get('type') not in PYRAMIDS:
+        return
+    given = first.get('in_channels')
+    if isinstance(backbone, dict) and isinstance(given, (list, tuple)):
+        found = _channels_if_it_runs(backbone)
+        if found is not None and list(given) != found:
+            raise ConfigError(f'model.neck.in_channels: found {list(given)}, but the maps of model.backbone '
+                              f'({backbone.get("type")}) have {found} channels; in_channels=\'auto\' takes these')
+    levels = first.get('num_outs')
+    for head in ('rpn_head', 'bbox_head'):
+        generator = (model.get(head) or {}).get('anchor_generator') if isinstance(model.get(head), dict) else None
+        strides = generator.get('strides') if isinstance(generator, dict) else None
+        if isinstance(levels, int) and isinstance(strides, (list, tuple)) and len(strides) != levels:
+            raise ConfigError(f'model.{head}.anchor_generator.strides: found {list(strides)}, {len(strides)} levels, '
+                              f'but model.neck.num_outs={levels}; give a stride for each level')
+
+
+def _channels_if_it_runs(backbone: dict) -> list[int] | None:
+    try:
+        return feature_channels(backbone)
+    except (RuntimeError, TypeError, AttributeError, AssertionError):  # one that wants other images than our small one
+        return None
 
 
 def feature_channels(backbone: dict) -> list[int]:

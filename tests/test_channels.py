@@ -2,7 +2,7 @@
 import pytest
 import torch
 
-from kd_det.channels import feature_channels, fill_model
+from kd_det.channels import check_levels, feature_channels, fill_model
 from kd_det.errors import ConfigError
 
 RESNET = dict(type='ResNet', depth=18, base_channels=8, num_stages=4, out_indices=(0, 1, 2, 3))
@@ -52,3 +52,27 @@ def test_a_student_whose_backbone_is_swapped_by_an_option_is_filled_anew(run_con
     path = run_config(model)
     assert load_config(path).model.neck.in_channels == [8, 16, 32, 64]
     assert load_config(path, {'model.backbone.base_channels': 4}).model.neck.in_channels == [4, 8, 16, 32]
+
+
+@pytest.mark.parametrize('change, words', [
+    ({'neck.in_channels': [8, 16, 32, 63]}, r'neck\.in_channels: found \[8, 16, 32, 63\], but the maps of '
+                                            r'model\.backbone \(ResNet\) have \[8, 16, 32, 64\] channels'),
+    ({'neck.in_channels': [8, 16, 32]}, r'neck\.in_channels: found \[8, 16, 32\]'),
+    ({'backbone.depth': 19}, r'model\.backbone.*19'),
+    ({'rpn_head.anchor_generator.strides': [4, 8]}, r'rpn_head\.anchor_generator\.strides: .* 2 levels, but '
+                                                    r'model\.neck\.num_outs=')])
+def test_numbers_that_hang_on_the_backbone_are_held_against_it_before_a_run(run_config, change, words):
+    from conftest import faster_rcnn_cfg
+
+    from kd_det.config import load_config
+    from kd_det.engine.training import prepared_runner
+    cfg = load_config(run_config(faster_rcnn_cfg()))
+    check_levels(cfg.model)
+    cfg.merge_from_dict({f'model.{key}': value for key, value in change.items()})
+    with pytest.raises(ConfigError, match=words):
+        prepared_runner(cfg)
+
+
+def test_necks_that_take_maps_in_another_order_are_left_alone():
+    check_levels(dict(backbone=RESNET, neck=dict(type='YOLOV3Neck', in_channels=[64, 32, 16])))
+    check_levels(dict(backbone=RESNET, neck=None))

@@ -5,6 +5,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from ..assignment.ignoring import check_ignoring
+from ..channels import check_levels
 from ..compat.checkpoint import load
 from ..config import check_load_from, resume_from
 from ..config_keys import check_complete, check_depth
@@ -38,6 +39,7 @@ def prepared_runner(cfg: Config, resume: str | None = None, anyway: bool = False
     check_complete(cfg)
     check_depth(cfg)
     check_types(cfg)
+    check_levels(cfg.model)
     if resume is None and cfg.get('resume') and not cfg.get('load_from'):
         cfg.resume, resume = False, 'auto'
     resume_from(cfg, latest_or_afresh(cfg) if resume == 'auto' else resume)
