@@ -109,11 +109,11 @@ def test_a_run_that_is_stopped_between_stages_goes_on_to_an_exported_student(pai
 
 
 def test_a_dry_run_measures_steps_prints_all_and_writes_nothing(pairs, data, tmp_path, capsys):
-    """Dense pair of static assignment, YOLO: PKD by default; its configs are printed as they would be written."""
+    """Dense pair of static assignment, YOLO: CrossKD by default; its configs are printed as they would be written."""
     assert call(command, words(pairs['gfl'], data['yolo'], '--dry-run')) == 0
     said = capsys.readouterr().out
     assert list(tmp_path.iterdir()) == []
-    assert "loss=dict(type='PKDLoss')" in said and 'method: pkd' in said and '--- ' in said
+    assert "dict(type='CrossHead')" in said and 'method: crosskd' in said and '--- ' in said
     assert said.count(', about ') >= 4 and 'all stages: about' in said and 'measured on this machine' in said
 
 
@@ -240,7 +240,7 @@ def test_every_method_builds_for_a_pair_that_it_is_made_for(name, kind):
     assert set(PREFERRED) <= set(METHODS)
 
 
-@pytest.mark.parametrize('kind, method', [('faster', 'pkd'), ('gfl', 'pkd'), ('paa', 'lad')])
+@pytest.mark.parametrize('kind, method', [('faster', 'pkd'), ('gfl', 'crosskd'), ('paa', 'lad')])
 def test_the_default_is_what_the_studies_favour_for_the_head(kind, method):
     assert chosen(None, model_of(kind, 8, 2), model_of(kind, 16, 2)) == method
 
