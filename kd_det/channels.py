@@ -22,6 +22,10 @@ PYRAMIDS = frozenset({'FPN', 'PAFPN', 'CSPNeXtPAFPN', 'YOLOXPAFPN', 'ChannelMapp
 IMAGENET = dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375])  # RGB, torchvision's
 
 
+class NoMaps(ConfigError):
+    """A backbone that returns no feature maps, so that their channels cannot be asked for."""
+
+
 def fill_model(model: dict) -> None:
     """Replace every ``'auto'`` of a detector's config by what its backbone says, in place.
 
@@ -74,18 +78,22 @@ def check_levels(model: dict) -> None:
             raise ConfigError(f'model.neck.in_channels: found {list(given)}, but the maps of model.backbone '
                               f'({backbone.get("type")}) have {found} channels; in_channels=\'auto\' takes these')
     levels = first.get('num_outs')
-    for head in ('rpn_head', 'bbox_head'):
-        generator = (model.get(head) or {}).get('anchor_generator') if isinstance(model.get(head), dict) else None
+    for name in ('rpn_head', 'bbox_head'):
+        head = model.get(name)
+        generator = head.get('anchor_generator') if isinstance(head, dict) else None
         strides = generator.get('strides') if isinstance(generator, dict) else None
         if isinstance(levels, int) and isinstance(strides, (list, tuple)) and len(strides) != levels:
-            raise ConfigError(f'model.{head}.anchor_generator.strides: found {list(strides)}, {len(strides)} levels, '
+            raise ConfigError(f'model.{name}.anchor_generator.strides: found {list(strides)}, {len(strides)} levels, '
                               f'but model.neck.num_outs={levels}; give a stride for each level')
 
 
 def _channels_if_it_runs(backbone: dict) -> list[int] | None:
+    """As :func:`feature_channels`; None where this cannot say: another package's backbone, other images or no maps."""
+    if MODELS.get(str(backbone.get('type'))) is None:
+        return None
     try:
         return feature_channels(backbone)
-    except (RuntimeError, TypeError, AttributeError, AssertionError):  # one that wants other images than our small one
+    except (NoMaps, RuntimeError, TypeError, AttributeError, AssertionError):
         return None
 
 
@@ -117,7 +125,7 @@ def _channels(net: nn.Module, device: str) -> list[int]:
         maps = net(torch.zeros(1, 3, SIDE, SIDE, device=device))
     maps = list(maps) if isinstance(maps, (list, tuple)) else [maps]
     if not maps or not all(isinstance(one, torch.Tensor) and one.dim() == 4 for one in maps):
-        raise ConfigError(f'model.neck.in_channels=\'auto\': {type(net).__name__} returns no feature maps (N, C, H, '
+        raise NoMaps(f'model.neck.in_channels=\'auto\': {type(net).__name__} returns no feature maps (N, C, H, '
                           'W); give the numbers')
     return [one.shape[1] for one in maps]
 

@@ -76,3 +76,11 @@ def test_numbers_that_hang_on_the_backbone_are_held_against_it_before_a_run(run_
 def test_necks_that_take_maps_in_another_order_are_left_alone():
     check_levels(dict(backbone=RESNET, neck=dict(type='YOLOV3Neck', in_channels=[64, 32, 16])))
     check_levels(dict(backbone=RESNET, neck=None))
+
+
+def test_a_backbone_of_which_nothing_is_known_is_left_to_its_own_words():
+    """Of a package that is not imported here, or one that takes other images than three channels."""
+    fpn = dict(type='FPN', in_channels=[8, 16], num_outs=4)
+    check_levels(dict(backbone=dict(type='mmyolo.Elsewhere'), neck=fpn))
+    check_levels(dict(backbone=dict(type='Elsewhere'), neck=fpn))
+    check_levels(dict(backbone=dict(RESNET, in_channels=1), neck=fpn))

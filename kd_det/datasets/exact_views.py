@@ -51,8 +51,7 @@ def check_exact_views(dataset: Any, preprocessor: nn.Module, key: str, where: st
                           f'each time it is seen, so that what the teacher says of it cannot be kept; {FLIP} alone can '
                           '(a mirrored view is recorded apart). Take it out, or train with the live teacher (without '
                           'record)')
-    batchwise = [type(one).__name__ for one in getattr(preprocessor, 'batch_augments', None) or ()]
-    drawing = [name for name in batchwise if name not in SAME_CANVAS]
+    drawing = batch_changes(preprocessor)
     if drawing:
         raise ConfigError(f'{key}: data_preprocessor.batch_augments has {", ".join(drawing)}, which changes images by '
                           f'chance or by what else is in the batch; {sorted(SAME_CANVAS)} can be recorded')
@@ -62,6 +61,12 @@ def check_exact_views(dataset: Any, preprocessor: nn.Module, key: str, where: st
         if missing:
             raise ConfigError(f'{key}: {where}.pipeline: {type(transform).__name__}.meta_keys has no {missing}, which '
                               'say which view of which image a sample is; add them')
+
+
+def batch_changes(preprocessor: nn.Module) -> list[str]:
+    """Names of a preprocessor's batch augmentations that do more than pad."""
+    names = [type(one).__name__ for one in getattr(preprocessor, 'batch_augments', None) or ()]
+    return [name for name in names if name not in SAME_CANVAS]
 
 
 def flips_of(dataset: Any) -> list[Any]:

@@ -8,7 +8,7 @@ from mmdet.structures.bbox import HorizontalBoxes
 from torch import Tensor, nn
 
 from ..errors import ConfigError
-from .exact_views import DETERMINISTIC, FLIP, SAME_CANVAS, transforms_of
+from .exact_views import DETERMINISTIC, FLIP, SAME_CANVAS, batch_changes, transforms_of
 
 MATRIX = 'homography_matrix'
 """Under which MMDetection's transforms say how they map the image's own pixels to those of the view."""
@@ -52,8 +52,7 @@ def check_followed(dataset: Any, preprocessor: nn.Module, key: str, where: str =
         raise ConfigError(f'{key}: {where}.pipeline has {", ".join(unknown)}, which does not say where it puts a box '
                           f'(results[\'{MATRIX}\']); {", ".join(sorted(MOVES))} and changes of colour do. Take it '
                           'out, or train with the live teacher (without record)')
-    batchwise = [type(one).__name__ for one in getattr(preprocessor, 'batch_augments', None) or ()]
-    unknown = [name for name in batchwise if name not in SAME_CANVAS]
+    unknown = batch_changes(preprocessor)
     if unknown:
         raise ConfigError(f'{key}: data_preprocessor.batch_augments has {", ".join(unknown)}, which does not say where '
                           f'it puts a box; {sorted(SAME_CANVAS)} leaves them where they are')
